@@ -1,0 +1,51 @@
+# One command each. VENV is where the packages are installed; PYTHON=python3.12 chooses the interpreter.
+VENV ?= .venv
+export VENV PYTHON
+BIN = $(abspath $(VENV))/bin
+
+.PHONY: help run test lint types docs bench prove-durability prove-budget build clean
+
+help: ## show the commands
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
+
+run: ## set everything up and run the example: a real loop in a scratch repository
+	@scripts/setup
+	@RALPH=$(BIN)/ralph examples/first-run/run.sh
+
+test: ## run all tests
+	@scripts/setup dev
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: ## check style and format
+	@scripts/setup dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: ## check types
+	@scripts/setup dev
+	$(BIN)/mypy
+
+docs: ## generate the reference pages, and the golden file of the contract
+	@scripts/setup dev
+	$(BIN)/python scripts/gen_docs.py
+	$(BIN)/python scripts/update_contract.py
+
+bench: ## measure what Ralph adds to its agent, beside a plain loop in bash
+	@scripts/setup
+	$(BIN)/python benchmarks/loop.py
+
+prove-durability: ## kill a run at every write and at 1,000 random instants, resume it, and count what was lost (ARGS='--points 50 --random 50' is quick)
+	@scripts/setup dev
+	$(BIN)/python tests/proofs/durability.py $(ARGS)
+
+prove-budget: ## show that money is bounded: 1,000 random budgets, and the genuine Claude Code (RALPH_TEST_CLAUDE) if it is there
+	@scripts/setup dev
+	$(BIN)/python tests/proofs/budget.py $(ARGS)
+
+build: ## build the wheels and source distributions of all packages into dist/
+	@scripts/setup dev
+	rm -rf dist
+	for project in . plugins/*/; do $(BIN)/python -m build --outdir dist "$$project" || exit 1; done
+
+clean: ## remove what the other commands have made
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,5 @@
+"""`python -m ralph_core` is `ralph`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,364 @@
+"""One attempt: a fresh agent process, from its prompt to the entry in the account of how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import pricing
+from . import telemetry as names
+from .approvals import FOLDER as APPROVALS
+from .approvals import Asked, AskServer
+from .audit import Pair
+from .consent import Consent
+from .contracts import Capability, Command, Failure, Request
+from .errors import StoreError
+from .events import (
+    Event,
+    Failed,
+    FailureKind,
+    Finished,
+    Started,
+    Text,
+    Tokens,
+    ToolCall,
+    ToolResult,
+    Usage,
+    UsageWindow,
+)
+from .meter import Meter
+from .prompt import claims_completion, compose
+from .records import Severity
+from .run import Ended, Run
+from .state import RECENT, Attempt, Quota, Spend
+from .verdicts import Moment, MomentKind
+from .watch import AgentHost, Watch
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import Span
+
+    from .job import Job
+
+TEXT_KEPT = 1000
+"""Characters of a text that go into its audit record; all of it is in the run's folder."""
+
+
+READ_ON = 5.0
+"""Seconds for which the output of an agent that was killed is read on, for what it had reported of its spending."""
+ANSWER_KEPT = 500
+"""Characters of the end of an answer by which it is told from the next one."""
+
+
+class AttemptRunner:
+    """Makes one attempt with one agent, and books what it used whatever happens."""
+
+    def __init__(self, run: Run, agent: str, iteration: int) -> None:
+        self.run, self.agent, self.iteration = run, agent, iteration
+        self._meter = Meter()
+        self._booked_before = run.state.booked or run.state.spend
+        _, provider = run.parts.plugins.provider("agent", agent)
+        self._able = run.parts.agents[agent].capabilities(provider.capabilities)
+        self._final: Finished | Failed | None = None
+        self._tools: dict[str, tuple[ToolCall, int]] = {}
+
+    async def make(self) -> Attempt:
+        """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
+        run, number = self.run, self.run.state.attempts + 1
+        output = f"output/{number:04d}.out"
+        current = Attempt(self.iteration, number, self.agent, time.time(), output=output)
+        starts = self._starts(current.started)
+        run.save(
+            agent=self.agent,
+            iteration=self.iteration,
+            attempts=number,
+            current=current,
+            starts=starts,
+            booked=self._booked_before,
+        )
+        attributes = {names.OPERATION: "invoke_agent", names.AGENT: self.agent, "ralph.attempt": number}
+        with (
+            run.parts.telemetry.span(f"invoke_agent {self.agent}", attributes) as span,
+            run.parts.trail.pair("agent", actor=self.agent, attempt=number) as pair,
+        ):
+            try:
+                if self.agent in run.parts.askers:
+                    async with AskServer(run.parts.folder / APPROVALS) as server:
+                        await self._follow(self._request(number, output, server), server)
+                else:
+                    await self._follow(self._request(number, output, None), None)
+                attempt = self._judged()
+                await self._look_for_progress()
+            except BaseException as error:
+                self._book(replace(self._current, result="abandoned", message=str(error)), span, pair)
+                raise
+            return self._book(attempt, span, pair)
+
+    # --- before ---
+
+    def _starts(self, now: float) -> tuple[float, ...]:
+        """When the last iterations began, as many as their rate is judged by; a repeated one has begun already."""
+        state, most = self.run.state, self.run.state.limits.iterations_per_hour or 0
+        begun = state.starts if state.iteration == self.iteration else (*state.starts, now)
+        return begun[max(0, len(begun) - most) :]
+
+    def _budget(self) -> float | None:
+        """US dollars that are left; None if nobody asks for them."""
+        state = self.run.state
+        if self.run.parts.settings.policies.get("cost") is False:
+            return None
+        return max(0.0, state.limits.cost - (state.spend.cost or 0.0))
+
+    def _request(self, number: int, output: str, server: AskServer | None) -> Request:
+        parts, state = self.run.parts, self.run.state
+        sections = parts.plugins.prompt_sections(state, state.task)
+        return Request(
+            run=state.run,
+            iteration=self.iteration,
+            attempt=number,
+            prompt=compose(parts.words, state, parts.scratchpad, sections),
+            workspace=parts.workspace,
+            env=self._environment(),
+            host=AgentHost(
+                parts.supervisor,
+                parts.folder / output,
+                prepare=self._prepare,
+                spawned=self._spawned,
+                limits=parts.settings.process.limits,
+            ),
+            ask=server.channel if server is not None else None,
+            budget=self._budget(),
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """The agent's environment: Ralph's own, with the run's marks and the way back to this trace."""
+        # Ralph's service name is not the agent's.
+        kept = {name: value for name, value in self.run.parts.env.items() if name != "OTEL_SERVICE_NAME"}
+        marks = {"RALPH_RUN_ID": self.run.state.run, "RALPH_ITERATION": str(self.iteration)}
+        return {**kept, **marks, **self.run.parts.telemetry.environment()}
+
+    def _prepare(self, command: Command) -> Command:
+        return self.run.parts.plugins.prepare_command(command, self.run.state)
+
+    def _spawned(self, job: Job) -> None:
+        self.run.save(current=replace(self._current, pid=job.pid, pid_started=job.identity))
+
+    # --- meanwhile ---
+
+    async def _follow(self, request: Request, server: AskServer | None) -> None:
+        run, host = self.run, request.host
+        assert isinstance(host, AgentHost)
+        async with Watch(run.parts.agents[self.agent], request, host, run.parts.halt) as watch:
+            consent = Consent(run, self.agent, self.iteration, watch, server)
+            try:
+                async for event in watch:
+                    consent.heed()
+                    if isinstance(event, Asked):
+                        await consent.decide(event)
+                    elif event is not None:
+                        await self._take(event, consent)
+                    elif self._final is None and await self._overdue(watch):  # once it is through, that is judged first
+                        break
+            except Exception:
+                watch.kill()  # over a limit, or nothing there that would watch over it: every further second may cost
+                await self._take_the_rest(watch, host)
+                raise
+            finally:
+                await consent.close()
+        if run.parts.halt.now is not None and self._final is None:
+            raise Ended(run.parts.halt.now)
+
+    async def _overdue(self, watch: Watch) -> bool:
+        """At a tick: whether a policy denies the agent more time, which fails the attempt."""
+        run = self.run
+        run.note(current=replace(self._current, silent=watch.silent, worked=watch.worked))
+        run.save_now_and_then()
+        ruling = await run.judged(Moment(MomentKind.TICK))
+        if ruling is None:
+            return False
+        self._final = Failed(FailureKind.TIMEOUT, getattr(ruling.verdict, "reason", ""))
+        return True
+
+    async def _take_the_rest(self, watch: Watch, host: AgentHost) -> None:
+        """Kill the agent, and count what it had reported by then but nobody had read: it is on the bill, too."""
+        until = time.monotonic()
+        if host.job is not None:
+            await host.job.stop(now=True)
+            until = time.monotonic() + READ_ON
+        async for event in watch:
+            if event is None and time.monotonic() >= until:
+                return
+            if isinstance(event, Usage):
+                self._meter.usage(event)
+            elif isinstance(event, (Finished, Failed)):
+                self._meter.final(event)
+
+    async def _take(self, event: Event, consent: Consent) -> None:
+        """Meter an event, write it into the account, and have it judged."""
+        if isinstance(event, Started):
+            self._meter.started(event)
+            self.run.note(current=replace(self._current, session=event.session, model=event.model))
+            self._record("agent.session", data={"session": event.session, "model": event.model})
+        elif isinstance(event, Text):
+            self._record("agent.text", event.text[:TEXT_KEPT], severity=Severity.DEBUG)
+        elif isinstance(event, ToolCall):
+            self._tools[event.id] = (event, time.time_ns())
+            self._record("tool.started", event.name, data={"id": event.id, "input": event.input})
+            await consent.reported(event)
+        elif isinstance(event, ToolResult):
+            call, _ = self._tools.get(event.id, (None, 0))
+            self._end_tool(event.id, "finished" if event.ok else "failed", event.text)
+            if call is not None and event.ok:
+                await consent.used(call)
+        elif isinstance(event, Usage):
+            await self._load_prices(event)
+            self._meter.usage(event)
+            self._save_spend()
+            if Capability.USAGE not in self._able or Capability.USAGE_LIVE in self._able:
+                # Else it reports when it is through, and a claim of completion comes next: that is judged first.
+                await self.run.rule(Moment(MomentKind.USAGE, event))
+        elif isinstance(event, UsageWindow):
+            figures = {"window": event.window, "utilization": event.utilization, "resets_at": event.resets_at}
+            self._record("agent.window", event.status, data=figures)
+            self._heed_quota(event)
+            await self.run.rule(Moment(MomentKind.WINDOW, event))
+        else:
+            self._final = event
+            await self._load_prices(event)
+            self._meter.final(event)
+            if isinstance(event, Failed) and event.kind is FailureKind.USAGE_LIMIT:
+                until = None if event.retry_after is None else time.time() + event.retry_after
+                self._heed_quota(UsageWindow("rejected", resets_at=until))
+            self._save_spend()
+            if isinstance(event, Failed):
+                # With the budget used up, that is why it ended: an agent that heeds its own share of it says "failed", too.
+                await self.run.rule(Moment(MomentKind.USAGE, event))
+
+    async def _load_prices(self, event: Usage | Finished | Failed) -> None:
+        """Have the price list at hand if it is needed: that takes a while, so it is done beside the loop."""
+        tokens = event.tokens if isinstance(event, Usage) else event.usage
+        if event.cost is None and tokens is not None and not pricing.loaded():
+            await asyncio.to_thread(pricing.load)
+
+    def _heed_quota(self, event: UsageWindow) -> None:
+        """Keep what was said of a quota in the state, where it survives Ralph."""
+        now = time.time()
+        others = (quota for quota in self.run.state.quotas if (quota.agent, quota.window) != (self.agent, event.window))
+        quota = Quota(self.agent, event.window, event.status, event.utilization, event.resets_at, now)
+        self.run.save(quotas=(*others, quota))
+
+    def _save_spend(self) -> None:
+        """Save what was spent so far, before anyone judges it: a kill right now must not make it unspent."""
+        spend = self._meter.spend()
+        total = self.run.state.spend.at_least(self._booked_before + spend)
+        self.run.save(current=replace(self._current, spend=spend), spend=total)
+
+    def _record(self, type_: str, message: str = "", **more: Any) -> None:
+        self.run.parts.trail.record(type_, actor=self.agent, message=message, **more)
+
+    def _end_tool(self, tool: str, ending: str, text: str = "") -> None:
+        call, started = self._tools.pop(tool, (None, 0))
+        if call is None:
+            return
+        now, good = time.time_ns(), ending == "finished"
+        attributes = {names.OPERATION: "execute_tool", names.TOOL: call.name, names.TOOL_CALL: call.id}
+        self.run.parts.telemetry.record(
+            f"execute_tool {call.name}", started, now, attributes, error=None if good else ending
+        )
+        self._record(
+            f"tool.{ending}",
+            call.name if good else f"{call.name}: {text[:300]}",
+            severity=Severity.INFO if good else Severity.WARNING,
+            data={"id": call.id},
+            duration=(now - started) / 1e9,
+        )
+
+    # --- after ---
+
+    @property
+    def _current(self) -> Attempt:
+        assert self.run.state.current is not None
+        return self.run.state.current
+
+    def _judged(self) -> Attempt:
+        """What became of the attempt: its final event decides, whatever the exit code was."""
+        run, final = self.run, self._final
+        if isinstance(final, Finished):
+            claimed = claims_completion(final.text, run.state.promise)
+            message = run.parts.redactor.text(_first_line(final.text))
+            return replace(self._current, result="finished", claimed=claimed, message=message)
+        final = final or Failed(FailureKind.CRASH, "no final event")
+        kind = run.parts.plugins.classify_failure(Failure(self.agent, final.kind, final.message), run.state)
+        message = run.parts.redactor.text(f"{kind.value}: {final.message}")[:500]
+        failed = replace(self._current, result="failed", failure=kind, message=message)
+        return replace(failed, retry_after=final.retry_after)
+
+    async def _look_for_progress(self) -> None:
+        """Note whether a finished iteration came to anything; the files are only looked at if the answer is an old one."""
+        run, state = self.run, self.run.state
+        if state.limits.no_progress is None or not isinstance(self._final, Finished):
+            return
+        answer = run.parts.redactor.text(self._final.text)[-ANSWER_KEPT:]
+        tree: str | None = ""
+        if state.progress.repeats(answer):
+            try:
+                tree = await asyncio.to_thread(run.parts.store.fingerprint, state, run.parts.lease)
+            except StoreError:
+                pass  # what is not known is not the same as before; and what is wrong with the store, the next save says
+        run.note(progress=state.progress.after(tree, answer))
+
+    def _book(self, attempt: Attempt, span: Span, pair: Pair) -> Attempt:
+        """Enter an attempt that is over into the state, the trace and the account."""
+        for tool in list(self._tools):
+            self._end_tool(tool, "abandoned")
+        attempt = replace(attempt, ended=time.time(), spend=self._meter.spend())
+        state, booked = self.run.state, self._booked_before + attempt.spend
+        recent = (*state.recent, attempt)[-RECENT:]
+        self.run.note(current=None, recent=recent, booked=booked, spend=state.spend.at_least(booked))
+        span.set_attributes(_attributes(attempt))
+        pair.ending = attempt.result or "abandoned"
+        pair.message = attempt.message
+        pair.severity = Severity.INFO if attempt.result == "finished" else Severity.WARNING
+        failure = {"failure": attempt.failure.value} if attempt.failure is not None else {}
+        spent = {**spend_data(attempt.spend), **self._meter.differences()}
+        pair.data = {"attempt": attempt.number, "claimed": attempt.claimed, **failure, **spent}
+        return attempt
+
+
+def spend_data(spend: Spend) -> dict[str, Any]:
+    """A spend for the account: what is unknown is null, and what is estimated is said."""
+    estimated = {"estimated_usd": round(spend.estimated, 6)} if spend.estimated else {}
+    partly = {"unmetered": spend.unmetered} if spend.unmetered and spend.cost is not None else {}
+    tokens = spend.tokens.total if spend.tokens is not None else None
+    return {"cost_usd": spend.cost, "tokens": tokens, **estimated, **partly}
+
+
+def _attributes(attempt: Attempt) -> dict[str, Any]:
+    """What the span of an attempt says of it; the unknown is left out."""
+    tokens = attempt.spend.tokens
+    known = {
+        "ralph.result": attempt.result,
+        names.MODEL: attempt.model,
+        names.CONVERSATION: attempt.session,
+        names.COST: attempt.spend.cost,
+        names.ERROR: attempt.failure.value if attempt.failure is not None else None,
+        "process.pid": attempt.pid,
+    }
+    return {**{name: value for name, value in known.items() if value is not None}, **_token_attributes(tokens)}
+
+
+def _token_attributes(tokens: Tokens | None) -> dict[str, int]:
+    """The conventions count cached tokens as input tokens; Ralph keeps them apart."""
+    if tokens is None:
+        return {}
+    return {
+        names.INPUT_TOKENS: tokens.input + tokens.cache_read + tokens.cache_write,
+        names.OUTPUT_TOKENS: tokens.output,
+        names.CACHE_READ_TOKENS: tokens.cache_read,
+        names.CACHE_WRITE_TOKENS: tokens.cache_write,
+    }
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:500]

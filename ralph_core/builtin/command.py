@@ -1,0 +1,95 @@
+"""The command agent: any shell command as an agent."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ralph_core.contracts import Command, CommandAgent, Exit, Probe, Request, tail_of
+from ralph_core.events import Event, Failed, FailureKind, Finished, Text
+
+from .eventlines import event_of
+
+MESSAGE_LIMIT = 256 * 1024
+"""Bytes of the end of the output that are taken for the final message; all of it is in the run's folder."""
+SHOWN = 100.0
+"""Lines a second that are reported as they come; a flood is not, and all of it is in the run's folder."""
+NOT_FOUND = (126, 127)
+"""Exit codes of a POSIX shell for a command that can't be executed, or is not there (POSIX.1-2017, 2.8.2)."""
+
+
+class ShellAgentSettings(BaseModel):
+    """Settings of the command agent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str = ""
+    """The shell command; it gets the prompt on standard input."""
+    output: Literal["text", "events"] = "text"
+    """What it prints: its final message as `text`, or `events`, a JSON object a line (see `eventlines`)."""
+
+
+class ShellAgent(CommandAgent):
+    """Runs a shell command.
+
+    With `text` output, exit code 0 and what was printed are the answer, and any other exit code is a failure. With
+    `events`, the final event decides, and without one the attempt has crashed, whatever the exit code.
+    """
+
+    settings: ShellAgentSettings
+    _message: bytearray
+    _allowance: float
+    _asked: float
+
+    def probe(self) -> Probe:
+        shell = shutil.which("sh", path=self.context.env.get("PATH"))
+        missing = [] if shell else ["a POSIX shell (sh) on PATH"]
+        if not self.settings.command.strip():
+            missing.append("a command: --command 'CMD', or agents.command.command in the settings file")
+        return Probe(shell, missing=tuple(missing))
+
+    def capabilities(self, declared: AbstractSet[str]) -> AbstractSet[str]:
+        """With `events`, the program reports what it uses; one that does not is found out after its first attempt."""
+        return declared | {"usage", "usage-live", "cost"} if self.settings.output == "events" else declared
+
+    def begin(self, request: Request) -> None:
+        self._message = bytearray()
+        self._allowance, self._asked = SHOWN, time.monotonic()
+
+    def command(self, request: Request) -> Command:
+        return Command(
+            argv=("/bin/sh", "-c", self.settings.command),
+            env=request.env,
+            cwd=str(request.workspace),
+            stdin=request.prompt.encode(),
+        )
+
+    def parse(self, line: bytes) -> Iterable[Event]:
+        if self.settings.output == "events":
+            event = event_of(line)
+            if event is not None:
+                yield event
+            return
+        self._message += line[-MESSAGE_LIMIT:] + b"\n"
+        if len(self._message) > 2 * MESSAGE_LIMIT:
+            del self._message[:-MESSAGE_LIMIT]
+        now = time.monotonic()
+        self._allowance = min(SHOWN, self._allowance + SHOWN * (now - self._asked))
+        self._asked = now
+        if self._allowance >= 1:
+            self._allowance -= 1
+            yield Text(line[:1000].decode(errors="replace"))
+
+    def finish(self, end: Exit) -> Iterable[Event]:
+        if end.code not in NOT_FOUND and self.settings.output == "events":
+            return
+        if end.code == 0:
+            yield Finished(self._message[-MESSAGE_LIMIT:].decode(errors="replace"))
+        else:
+            kind = FailureKind.SPAWN if end.code in NOT_FOUND else FailureKind.AGENT
+            yield Failed(kind, f"{end.words}{tail_of(end.stderr)}")

@@ -1,0 +1,347 @@
+"""The Typer application: options and their words. What a command does is in the module of its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ralph_core.errors import PluginFault, StoreError, UserError
+from ralph_core.verdicts import ExitCode
+
+app = typer.Typer(
+    name="ralph",
+    help="Runs a coding agent against a prompt in a loop until the work is provably done or a limit says stop.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+Agent = Annotated[str | None, typer.Option("--agent", "-a", help="Agent, or a comma list in fall-back order, or auto.")]
+Command = Annotated[str | None, typer.Option("--command", help="Shell command of the agent `command`.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file: YAML, JSON or TOML.")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="File that says what is to be done.")]
+PromptText = Annotated[str | None, typer.Option("-p", help="What is to be done, as text.", metavar="TEXT")]
+Iterations = Annotated[int | None, typer.Option("--max-iterations", "-i", help="Iterations after which to stop.")]
+Runtime = Annotated[float | None, typer.Option("--max-runtime", help="Seconds after which to stop.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Tokens after which to stop, cache included.")]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", help="US dollars after which to stop.")]
+Promise = Annotated[str | None, typer.Option("--completion-promise", help="The line that ends the last message.")]
+Interval = Annotated[int | None, typer.Option("--checkpoint-interval", help="Iterations between two snapshots.")]
+Delay = Annotated[float | None, typer.Option("--retry-delay", help="First pause before a retry, in seconds.")]
+NoGit = Annotated[bool, typer.Option("--no-git", help="Keep state only, no snapshots of the files.")]
+NoArchive = Annotated[bool, typer.Option("--no-archive", help="Keep no copies of the prompt's versions.")]
+NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Do not load this plugin (repeatable).")]
+Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Directory that the agent works in.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the agent says, too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, start nothing, write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+RunId = Annotated[str | None, typer.Argument(help="Run id, or its beginning; the latest run without one.")]
+
+
+def run_app(arguments: list[str]) -> int:
+    """Run a command and give its exit code; a mistake of the user's is one line on standard error."""
+    try:
+        result = app(arguments, standalone_mode=False, prog_name="ralph")
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except (UserError, PluginFault, StoreError) as error:
+        print(f"ralph: {' '.join(str(error).split())}", file=sys.stderr)
+        return ExitCode.FAILED if isinstance(error, StoreError) else ExitCode.USAGE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        return _misused(error)
+    return result if isinstance(result, int) else ExitCode.COMPLETED
+
+
+def _misused(error: Exception) -> int:
+    """Options that Typer could not understand: its own words, on one line. Anything else is our fault, and is raised."""
+    words = getattr(error, "format_message", None)
+    if words is None:
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command; Typer does not export the class
+        print(words(), file=sys.stderr)
+        return ExitCode.USAGE
+    print(f"ralph: {' '.join(str(words()).split())} (see `ralph --help`)", file=sys.stderr)
+    return ExitCode.USAGE
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False) -> None:
+    if version:
+        from ralph_core import __version__
+
+        print(f"ralph {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    agent: Agent = None,
+    prompt: Prompt = None,
+    text: PromptText = None,
+    command: Command = None,
+    config: Config = None,
+    workspace: Workspace = None,
+    max_iterations: Iterations = None,
+    max_runtime: Runtime = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    completion_promise: Promise = None,
+    checkpoint_interval: Interval = None,
+    retry_delay: Delay = None,
+    no_git: NoGit = False,
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Also commit each good iteration on a branch ralph/RUN, for review.")
+    ] = False,
+    no_archive: NoArchive = False,
+    no_plugin: NoPlugin = None,
+    verbose: Verbose = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Run an agent against the prompt until the work is done or a limit says stop."""
+    from . import run as module
+
+    overrides = _given(
+        agent=agent,
+        prompt=_from_here(prompt),
+        completion_promise=completion_promise,
+        max_iterations=max_iterations,
+        max_runtime=max_runtime,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        checkpoint_interval=checkpoint_interval,
+        retry_delay=retry_delay,
+        workspace=workspace,
+        git_enabled=False if no_git else None,
+        archive_enabled=False if no_archive else None,
+        **{"stores.git.commit": commit or None},
+        verbose=verbose or None,
+        dry_run=dry_run or None,
+        **{"agents.command.command": command},
+    )
+    return module.start(overrides, text=text, config=config, no_plugin=tuple(no_plugin or ()))
+
+
+@app.command()
+def resume(
+    run_id: RunId = None,
+    agent: Agent = None,
+    command: Command = None,
+    config: Config = None,
+    workspace: Workspace = None,
+    max_iterations: Iterations = None,
+    max_runtime: Runtime = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    no_plugin: NoPlugin = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Put the files of the last snapshot back first.")
+    ] = False,
+    verbose: Verbose = False,
+) -> int:
+    """Go on with a run that was stopped or killed; options given now win over those it was started with."""
+    from . import run as module
+
+    overrides = _given(
+        agent=agent,
+        max_iterations=max_iterations,
+        max_runtime=max_runtime,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        workspace=workspace,
+        verbose=verbose or None,
+        **{"agents.command.command": command},
+    )
+    return module.resume(run_id, overrides, config=config, no_plugin=tuple(no_plugin or ()), rollback=rollback)
+
+
+@app.command()
+def status(run_id: RunId = None, workspace: Workspace = None, config: Config = None, json_output: Json = False) -> int:
+    """Show a run of this workspace: how far it is, what it used, how it ended."""
+    from . import status as module
+
+    return module.show(run_id, _given(workspace=workspace), config=config, as_json=json_output)
+
+
+@app.command()
+def explain(run_id: RunId = None, workspace: Workspace = None, config: Config = None, json_output: Json = False) -> int:
+    """Say why a run went as it did: every verdict, with its time, policy, figures and reason."""
+    from . import explain as module
+
+    return module.explain(run_id, _given(workspace=workspace), config=config, as_json=json_output)
+
+
+@app.command()
+def replay(
+    run_id: RunId = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting to change, NAME=VALUE (repeatable).")
+    ] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Ask the policies about a recorded run, under other settings; exit 3 if they would have stopped it."""
+    from . import explain as module
+
+    return module.replay(run_id, settings or (), _given(workspace=workspace), config=config)
+
+
+checkpoints = typer.Typer(
+    help="The snapshots of runs: look at them, compare them, put them back.", no_args_is_help=True
+)
+app.add_typer(checkpoints, name="checkpoints")
+
+Ref = Annotated[str, typer.Argument(help="A snapshot: its number (of the latest run), RUN/NUMBER, or its full ref.")]
+
+
+@checkpoints.command("list")
+def checkpoints_list(
+    run_id: RunId = None, workspace: Workspace = None, config: Config = None, json_output: Json = False
+) -> int:
+    """Show the snapshots of a run."""
+    from . import checkpoints as module
+
+    return module.show_list(run_id, _given(workspace=workspace), config=config, as_json=json_output)
+
+
+@checkpoints.command("show")
+def checkpoints_show(ref: Ref, workspace: Workspace = None, config: Config = None) -> int:
+    """Show what a snapshot is, and which files it changed."""
+    from . import checkpoints as module
+
+    return module.show(ref, _given(workspace=workspace), config=config)
+
+
+@checkpoints.command("diff")
+def checkpoints_diff(
+    ref: Ref,
+    other: Annotated[str | None, typer.Argument(help="The snapshot to compare with.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Show the changes from one snapshot to another, or those that one brought."""
+    from . import checkpoints as module
+
+    return module.diff(ref, other, _given(workspace=workspace), config=config)
+
+
+@checkpoints.command("restore")
+def checkpoints_restore(
+    ref: Ref,
+    into: Annotated[Path | None, typer.Option("--into", help="An empty directory to fill instead.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Put the files of a snapshot back; what was there is snapshotted first, so that it can be undone."""
+    from . import checkpoints as module
+
+    return module.restore(ref, into, _given(workspace=workspace), config=config)
+
+
+@checkpoints.command("prune")
+def checkpoints_prune(
+    keep: Annotated[int, typer.Option("--keep", min=0, help="How many ended runs to keep.")] = 10,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Forget the state and the snapshots of all but the last runs that have ended."""
+    from . import checkpoints as module
+
+    return module.prune(keep, _given(workspace=workspace), config=config)
+
+
+approvals = typer.Typer(help="Tool calls that wait for a person: see them, and answer.", no_args_is_help=True)
+app.add_typer(approvals, name="approvals")
+
+ApprovalId = Annotated[str, typer.Argument(metavar="ID", help="As `ralph approvals list` shows it.")]
+
+
+@approvals.command("list")
+def approvals_list(
+    run_id: RunId = None, workspace: Workspace = None, config: Config = None, json_output: Json = False
+) -> int:
+    """Show the approvals of a run, those that wait for an answer first."""
+    from . import approvals as module
+
+    return module.show_list(run_id, _given(workspace=workspace), config=config, as_json=json_output)
+
+
+@approvals.command("grant")
+def approvals_grant(
+    approval: ApprovalId,
+    always: Annotated[
+        bool, typer.Option("--always", help="This tool with these same arguments, for the rest of the run.")
+    ] = False,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Let a tool run: this one call, and nothing else."""
+    from . import approvals as module
+
+    return module.answer(approval, _given(workspace=workspace), config=config, grant=True, always=always)
+
+
+@approvals.command("deny")
+def approvals_deny(approval: ApprovalId, workspace: Workspace = None, config: Config = None) -> int:
+    """Keep a tool from running; the agent is told, and the run goes on."""
+    from . import approvals as module
+
+    return module.answer(approval, _given(workspace=workspace), config=config, grant=False)
+
+
+@app.command()
+def plugins(
+    config: Config = None,
+    workspace: Workspace = None,
+    no_plugin: NoPlugin = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Hooks and load times, too.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 if a plugin is broken.")] = False,
+    json_output: Json = False,
+) -> int:
+    """Show every plugin: where it comes from, what it provides, and what is wrong with it."""
+    from . import plugins as module
+
+    return module.show(
+        _given(workspace=workspace),
+        config=config,
+        no_plugin=tuple(no_plugin or ()),
+        verbose=verbose,
+        check=check,
+        as_json=json_output,
+    )
+
+
+@app.command()
+def doctor(agent: Agent = None, config: Config = None, workspace: Workspace = None, json_output: Json = False) -> int:
+    """Say for each agent what was found, which version, and what is missing; exit 1 if none can be used."""
+    from . import doctor as module
+
+    return module.examine(_given(agent=agent, workspace=workspace), config=config, as_json=json_output)
+
+
+@app.command()
+def init(
+    workspace: Workspace = None, force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False
+) -> int:
+    """Write a PROMPT.md and a ralph.yml to begin with."""
+    from . import init as module
+
+    return module.write(Path(workspace or "."), force=force)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _from_here(path: str | None) -> str | None:
+    """A path on the command line is meant from the current directory, whatever the workspace is."""
+    return None if path is None else str(Path(path).absolute())

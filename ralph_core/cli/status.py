@@ -1,0 +1,38 @@
+"""`ralph status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ralph_core.verdicts import ExitCode
+from ralph_core.workspace import is_held
+
+from .common import printable, say, say_json, session
+from .display import clock, since, spend
+
+
+def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
+    """Print the state of a run."""
+    here = session(overrides, config=config)
+    run, saved = here.find(run)
+    state = saved.state
+    live = is_held(here.workspace, here.home, run)
+    condition = state.outcome.kind.value if state.outcome else "running" if live else "cut short"
+    if as_json:
+        say_json({**asdict(state), "condition": condition, "note": saved.note})
+        return ExitCode.COMPLETED
+    say(f"run         {run}, started {since(state.started)}")
+    say(f"condition   {condition}{f': {printable(state.outcome.reason)}' if state.outcome else ''}")
+    say(f"agent       {state.agent or 'none yet'}")
+    say(f"iterations  {state.finished} of {state.limits.iterations}, {state.failures} failed")
+    say(f"time        {clock(state.elapsed)} of {clock(state.limits.runtime)}")
+    say(f"spent       {spend(state.spend)}")
+    say(f"snapshot    {state.snapshot or 'none'}")
+    if saved.note:
+        say(f"note        {printable(saved.note)}")
+    if condition not in ("completed", "running"):
+        say(f"go on with  ralph resume {run}")
+    return ExitCode.COMPLETED

@@ -1,0 +1,404 @@
+"""What a plugin implements: four base classes, and the values that the core hands to them and takes from them."""
+
+from __future__ import annotations
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from .errors import UserError
+from .events import Event, Failed, FailureKind, Finished
+
+if TYPE_CHECKING:
+    from .records import AuditFilter, AuditRecord
+    from .state import RunState
+    from .verdicts import Moment, Verdict
+
+T_co = TypeVar("T_co", covariant=True)
+
+LINE_LIMIT = 32 * 1024 * 1024
+"""Bytes of one output line that are kept; the rest of a longer line is dropped. Claude Code was seen to write 5 MB lines."""
+
+
+@dataclass(frozen=True)
+class Provider(Generic[T_co]):
+    """A named, lazily built thing that a plugin brings.
+
+    `factory` and `settings` are import paths ("package.module:Name"); neither is imported until a run selects the
+    provider. `factory` is called as `factory(settings, context)`; `settings` names a pydantic model, which validates the
+    section of that name in the settings file. `capabilities` are promises, in the words of `Capability`.
+    """
+
+    name: str
+    summary: str
+    factory: str
+    settings: str | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+class Capability(str, Enum):
+    """The words that `Provider.capabilities` may hold. What is not declared is not relied on, and the user is told so."""
+
+    TOOLS = "tools"
+    """Agents: reports its tool calls as it makes them. Limit policies: wants to judge a tool before it is used."""
+    SESSION = "session"
+    """Agents: names the conversation, so that a person can find it again."""
+    USAGE = "usage"
+    """Agents: reports the tokens of an attempt, at its end at the latest; without it `max_tokens` can't hold."""
+    USAGE_LIVE = "usage-live"
+    """Agents: reports the tokens of every model message while it works, so that it can be stopped in the middle."""
+    COST = "cost"
+    """Agents: says itself what an attempt cost, at its end at the latest; without it the tokens are priced."""
+    BUDGET = "budget"
+    """Agents: ends by itself when `Request.budget` is used up."""
+    SUB_AGENTS = "sub-agents"
+    """Agents: starts agents of its own, of whose tokens some are reported only when it ends."""
+    ASKS = "asks"
+    """Agents: asks Ralph before it uses a tool (`Request.ask`)."""
+    QUOTA = "quota"
+    """Agents: reports the quota windows of the account."""
+    SNAPSHOTS = "snapshots"
+    """Checkpoint stores: keeps the files, not only the state."""
+    QUERY = "query"
+    """Audit sinks: can be asked for the records."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a provider finds itself: the workspace, Ralph's state directory, and the environment of Ralph itself."""
+
+    workspace: Path
+    home: Path
+    env: Mapping[str, str]
+
+
+class Provided:
+    """What every provider's factory returns. `settings` is the validated settings model, or None without one."""
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found of an agent on this machine. `missing` says in words what to install or set; empty: usable."""
+
+    executable: str | None = None
+    version: str | None = None
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to run. `env` is its whole environment; `stdin` is written to it and then closed (None: nothing).
+
+    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    stdin: bytes | None = None
+    stop: tuple[tuple[int, float], ...] = ((signal.SIGTERM, 2.0),)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: `code` (negative: by that signal), and the end of what it wrote to standard error."""
+
+    code: int
+    stderr: str = ""
+    output: str = ""
+    """Path of the file that holds all of its standard output."""
+
+    @property
+    def words(self) -> str:
+        """The exit in words, for messages."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return f"killed by {signal.Signals(-self.code).name}"
+        except ValueError:
+            return f"killed by signal {-self.code}"
+
+
+class Process(Protocol):
+    """A process that was started by a `ProcessHost`."""
+
+    pid: int
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """Standard output line by line, without line ends, until the process has ended (not: until its children have)."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Wait for the end of the process itself."""
+        ...
+
+    async def stop(self, *, now: bool = False) -> None:
+        """Ask it to end as its `Command.stop` says, then kill it with all of its descendants; `now` kills at once."""
+        ...
+
+
+class ProcessHost(Protocol):
+    """Starts processes that can't outlive the run. Agents are handed one with each request."""
+
+    async def start(self, command: Command) -> Process:
+        """Start it. Raises `SpawnError` when there is no such program or it may not be executed."""
+        ...
+
+
+class SpawnError(Exception):
+    """A process could not be started; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class AskChannel:
+    """How an agent's CLI asks Ralph before it uses a tool: by running `argv`, with the name of its dialect added.
+
+    That program (`ralph_core.ask`) reads the CLI's question on standard input, puts it on `socket`, and prints the answer.
+    """
+
+    socket: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One attempt that an agent is asked to make. `env` is the environment to give to its process.
+
+    `ask` is there when a policy wants to see tools before they run, and the agent declares the capability `asks`. `budget`
+    is what may still be spent, in US dollars (None: no limit), for an agent that can see to it itself, too.
+    """
+
+    run: str
+    iteration: int
+    attempt: int
+    prompt: str
+    workspace: Path
+    env: Mapping[str, str]
+    host: ProcessHost = field(repr=False)
+    ask: AskChannel | None = None
+    budget: float | None = None
+
+
+class Agent(Provided, ABC):
+    """An adapter to a coding agent. One instance serves one run; `run` is called once per attempt, never concurrently."""
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Look for the program, its version and its credentials. Quick (≤ 10 s), spends nothing, never raises."""
+
+    def capabilities(self, declared: AbstractSet[str]) -> AbstractSet[str]:
+        """What it can do as it is set up; `declared` is what its provider says. To be overridden where settings decide."""
+        return declared
+
+    @abstractmethod
+    def run(self, request: Request) -> AsyncIterator[Event]:
+        """Do the work and report it. The last event is `Finished` or `Failed`; without one the attempt has crashed."""
+
+
+class CommandAgent(Agent):
+    """An agent that is a program: say how to start it, and what a line of its output means."""
+
+    def begin(self, request: Request) -> None:
+        """Called before each attempt: forget what was gathered in the one before."""
+
+    @abstractmethod
+    def command(self, request: Request) -> Command:
+        """The process to start for this request."""
+
+    @abstractmethod
+    def parse(self, line: bytes) -> Iterable[Event]:
+        """What one line of standard output means. A line that means nothing yields nothing."""
+
+    def finish(self, end: Exit) -> Iterable[Event]:
+        """Called when the process has ended; yields the final event when `parse` had none to give."""
+        return ()
+
+    async def run(self, request: Request) -> AsyncIterator[Event]:
+        self.begin(request)
+        try:
+            process = await request.host.start(self.command(request))
+        except SpawnError as error:
+            yield Failed(FailureKind.SPAWN, str(error))
+            return
+        final = False
+        async for line in process.lines():
+            for event in self.parse(line):
+                final = final or isinstance(event, (Finished, Failed))
+                yield event
+        end = await process.wait()
+        for event in self.finish(end):
+            final = final or isinstance(event, (Finished, Failed))
+            yield event
+        if not final:
+            yield Failed(FailureKind.CRASH, f"no final event, {end.words}{tail_of(end.stderr)}")
+
+
+def tail_of(stderr: str, *, limit: int = 300) -> str:
+    """The last lines of `stderr` in one line of at most `limit` characters, with a leading colon; empty if there is nothing."""
+    words = " ".join(stderr.split())
+    return f": {words[-limit:]}" if words else ""
+
+
+# --- checkpoint stores ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write a run's state. `token` grows with each claim; a lower one has lost."""
+
+    run: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The workspace's files at one instant. `changed` counts files that differ from the snapshot before, if known."""
+
+    ref: str
+    run: str
+    number: int
+    iteration: int
+    time: float
+    changed: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A loaded state; `note` says so when it is not the newest that was written (that one was torn or edited)."""
+
+    state: RunState
+    note: str = ""
+
+
+class CheckpointStore(Provided, ABC):
+    """Keeps the state of runs, and snapshots of the workspace. All methods raise `StoreError` when they can't."""
+
+    @abstractmethod
+    def claim(self, run: str) -> Lease:
+        """Take over the writing of a run; whoever had it before is fenced off."""
+
+    @abstractmethod
+    def save(self, state: RunState, lease: Lease) -> None:
+        """Save atomically and durably: after a crash at any instant, this state or the one before loads.
+
+        Raises `LeaseLost` if a newer claim exists; then nothing was written.
+        """
+
+    @abstractmethod
+    def load(self, run: str) -> Saved:
+        """The newest state that is whole."""
+
+    @abstractmethod
+    def runs(self) -> Sequence[str]:
+        """Ids of the runs that can be loaded, newest first."""
+
+    def latest(self) -> str | None:
+        """The id of the newest run that can be loaded; to be overridden where that is quicker to tell than all of them."""
+        return next(iter(self.runs()), None)
+
+    def snapshot(self, state: RunState, lease: Lease) -> Snapshot | None:
+        """Record the workspace's files. None: this store keeps state only."""
+        return None
+
+    def fingerprint(self, state: RunState, lease: Lease) -> str | None:
+        """A name for what is in the workspace's files: the same as long as they are. None: this store can't tell."""
+        return None
+
+    def history(self, run: str) -> Sequence[Snapshot]:
+        """The snapshots of a run, oldest first."""
+        return ()
+
+    def changed_files(self, run: str) -> Sequence[str] | None:
+        """Paths that differ between the first and the last snapshot of a run; None: not known."""
+        return None
+
+    def diff(self, ref: str, other: str | None = None) -> bytes:
+        """The changes from snapshot `ref` to `other` as a unified diff; without `other`, those that `ref` brought."""
+        raise UserError("this checkpoint store keeps no files", mend="choose one that does: checkpoint_store: git")
+
+    def restore(self, ref: str, into: Path) -> Snapshot | None:
+        """Put the files of a snapshot into `into`, after a snapshot of what is there; that one is returned."""
+        raise UserError("this checkpoint store keeps no files", mend="choose one that does: checkpoint_store: git")
+
+    def prune(self, keep: int) -> int:
+        """Forget all but the last `keep` runs that have ended; returns how many were forgotten."""
+        return 0
+
+
+# --- audit sinks ------------------------------------------------------------------------------------------------------
+
+
+class AuditSink(Provided, ABC):
+    """Takes audit records. Called from one thread of its own, never concurrently; may block, may raise: the core copes."""
+
+    @abstractmethod
+    def write(self, batch: Sequence[AuditRecord]) -> None:
+        """Take the records, in order. If this raises, the same batch comes again."""
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+
+    def close(self) -> None:
+        """Called once, after the last batch."""
+
+    def query(self, wanted: AuditFilter) -> Iterable[AuditRecord]:
+        """The records that match, oldest first; only for a sink that declares the capability `query`."""
+        raise NotImplementedError
+
+
+# --- limit policies ---------------------------------------------------------------------------------------------------
+
+
+class LimitPolicy(Provided, ABC):
+    """Answers whether the run may go on. One instance serves one run, called from one thread, never concurrently.
+
+    With the capability `tools`, agents that can are made to ask before each use of a tool (`MomentKind.TOOL`).
+    """
+
+    deadline: ClassVar[float] = 5.0
+    """Seconds within which `judge` has to answer; a policy that takes longer stops the run, by name."""
+    concerned: bool = True
+    """False, set when it is built, for a policy that as it is set up has nothing to judge: it takes no part in the run."""
+
+    @abstractmethod
+    def judge(self, moment: Moment, state: RunState) -> Verdict:
+        """The answer for this moment. Raising, hanging or answering anything but a verdict stops the run."""
+
+
+# --- values of the hooks ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled piece of the prompt. Sections stand in the order of `order`, then of the plugin's name."""
+
+    title: str
+    body: str
+    order: int = 50
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt, for `ralph_classify_failure`: what the adapter said of it."""
+
+    agent: str
+    kind: FailureKind
+    message: str

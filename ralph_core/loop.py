@@ -1,0 +1,158 @@
+"""The heart: drives a run, iteration by iteration, until something ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .attempt import AttemptRunner, spend_data
+from .audit import Pair
+from .errors import PluginFault, RalphError, StoreError
+from .events import FailureKind
+from .gates import Gates
+from .records import Severity
+from .run import Ended, Parts, Run
+from .state import Attempt, GateResult, RunState
+from .verdicts import Moment, MomentKind, Outcome, OutcomeKind
+
+USAGE_LIMIT_PAUSE = 300.0
+"""Seconds for which an agent is left alone whose quota is used up, when it does not say until when."""
+FOR_EVER = float("inf")
+
+
+class Loop:
+    """One sitting of a run, from its first look at the limits to its outcome."""
+
+    def __init__(self, parts: Parts, state: RunState) -> None:
+        self.run = Run(parts, state)
+        self._cooling: dict[str, float] = {}
+
+    async def drive(self) -> RunState:
+        """Iterate until something ends the run. The state that comes back has an outcome, and is saved if it can be."""
+        run = self.run
+        with run.parts.trail.pair("run", message=run.state.workspace, sitting=run.state.sittings) as pair:
+            outcome = await self._close(await self._until_ended())
+            pair.message = outcome.reason
+            pair.severity = Severity.INFO if outcome.kind is OutcomeKind.COMPLETED else Severity.WARNING
+            pair.data = {"outcome": outcome.kind.value, "by": outcome.by, **spend_data(run.state.spend)}
+        return run.state
+
+    async def _until_ended(self) -> Outcome:
+        run = self.run
+        try:
+            if run.state.snapshot is None:
+                run.save()  # the first look at a large tree takes long: a kill meanwhile must leave a run to go on with
+                await run.snapshot()
+            await self._conclude()  # a kill may have come between the claim and the outcome
+            await run.rule(Moment(MomentKind.RUN))
+            while True:
+                run.heed()
+                await run.rule(Moment(MomentKind.ITERATION))
+                await self._iterate()
+                await self._conclude()
+                await run.rule(Moment(MomentKind.FINISHED))
+        except Ended as end:
+            return end.outcome
+        except PluginFault as fault:
+            return Outcome(OutcomeKind.FAILED, str(fault), by=fault.plugin)
+        except StoreError as error:
+            return self._unkept(error)
+
+    async def _iterate(self) -> None:
+        """One iteration: attempts, until one ends otherwise than by a passing fault."""
+        run, number = self.run, self.run.state.finished + 1
+        run.parts.trail.iteration = number
+        with (
+            run.parts.telemetry.span("ralph.iteration", {"ralph.iteration": number}) as span,
+            run.parts.trail.pair("iteration") as pair,
+        ):
+            attempt = await self._settled(number, pair)
+            failed = attempt.result == "failed"
+            pair.message = attempt.message
+            pair.data = {"result": attempt.result, "claimed": attempt.claimed, **spend_data(attempt.spend)}
+            span.set_attributes({"ralph.result": attempt.result or "", "ralph.claimed": attempt.claimed})
+            run.save(
+                finished=number,
+                retries=0,
+                failures=run.state.failures + failed,
+                consecutive_failures=run.state.consecutive_failures + 1 if failed else 0,
+            )
+            if number % run.parts.settings.checkpoint_interval == 0:
+                await run.snapshot()
+
+    async def _conclude(self) -> None:
+        """Check the claim of the last iteration, if it made one and nobody has yet; it is judged before any limit."""
+        run, state = self.run, self.run.state
+        last = state.recent[-1] if state.recent else None
+        if last is None or last.iteration != state.finished:
+            return
+        if state.judged != state.finished:
+            gates = await Gates(run).check() if last.claimed else ()
+            stands = last.claimed and all(gate.passed for gate in gates)
+            run.save(judged=state.finished, gates=gates, confirmations=state.confirmations + 1 if stands else 0)
+        if run.state.confirmations >= run.parts.settings.completion.confirmations:
+            raise Ended(Outcome(OutcomeKind.COMPLETED, _verified(run.state.gates), by=last.agent))
+
+    async def _settled(self, iteration: int, pair: Pair) -> Attempt:
+        """The attempt that settles the iteration; before it, as many as the policies and the other agents allow."""
+        run = self.run
+        pair.ending = "abandoned"  # until one has settled it
+        while True:
+            attempt = await AttemptRunner(run, await self._choose(), iteration).make()
+            if attempt.failure is None or attempt.failure.agent_fault:
+                pair.ending = "finished"
+                return attempt
+            if not self._cool_down(attempt):
+                run.note(retries=run.state.retries + 1)
+            await run.rule(Moment(MomentKind.ITERATION))
+
+    async def _choose(self) -> str:
+        """The agent of the next attempt, as soon as one of them may be used."""
+        run = self.run
+        while True:
+            run.heed()
+            now = time.time()
+            candidates = [name for name in run.parts.agents if self._cooling.get(name, 0.0) <= now]
+            if candidates:
+                return run.parts.plugins.choose_agent(run.state, candidates)
+            until = min(self._cooling.values())
+            if until == FOR_EVER:
+                last = run.state.recent[-1]
+                raise Ended(Outcome(OutcomeKind.FAILED, last.message, by=last.agent))
+            await run.wait(until - now, "the agents' quota is used up")
+
+    def _cool_down(self, attempt: Attempt) -> bool:
+        """Leave an agent alone whose fault will not pass by trying again soon; true when that was done."""
+        if attempt.failure in (FailureKind.AUTH, FailureKind.SPAWN):
+            self._cooling[attempt.agent] = FOR_EVER
+        elif attempt.failure is FailureKind.USAGE_LIMIT:
+            pause = USAGE_LIMIT_PAUSE if attempt.retry_after is None else attempt.retry_after
+            self._cooling[attempt.agent] = time.time() + pause
+        else:
+            return False
+        return True
+
+    async def _close(self, outcome: Outcome) -> Outcome:
+        """Snapshot what there is, and save the outcome. A store that fails here turns the outcome into a failure."""
+        run = self.run
+        try:
+            if run.unrecorded:
+                await run.snapshot()
+            run.save(outcome=outcome)
+        except (StoreError, PluginFault) as error:
+            outcome = outcome if outcome.kind is OutcomeKind.FAILED else self._unkept(error)
+            run.state = replace(run.state, outcome=outcome)
+        return outcome
+
+    def _unkept(self, error: RalphError) -> Outcome:
+        return Outcome(OutcomeKind.FAILED, f"state can't be kept: {error}", by=self.run.parts.settings.store)
+
+
+def _verified(gates: Sequence[GateResult]) -> str:
+    """What a completed run says of its proof."""
+    if not gates:
+        return "claimed by the agent, not verified: no gates are set"
+    unchecked = [gate.command for gate in gates if gate.checked_by == "unchecked"]
+    flag = f"; nothing shows that {', '.join(map(repr, unchecked))} tests anything" if unchecked else ""
+    return f"verified by {len(gates)} gate(s){flag}"

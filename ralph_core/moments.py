@@ -1,0 +1,67 @@
+"""Keeps every moment at which policies were asked, so that other policies can be asked about the same run afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreError
+from .redaction import Redactor
+from .state import RunState
+from .statefile import state_of
+from .verdicts import Moment, MomentKind
+from .wire import event_from, fields_of
+
+FILE = "moments.jsonl"
+TICK_EVERY = 5.0
+"""Seconds of the run between two ticks that are kept: enough to see when a time limit would have struck."""
+
+
+class MomentLog:
+    """Appends a line for each moment: its kind, its event, and what has changed in the state since the line before."""
+
+    def __init__(self, folder: Path, redactor: Redactor) -> None:
+        self._path, self._redactor = folder / FILE, redactor
+        self._before: dict[str, Any] = {}
+        self._elapsed = 0.0
+
+    def write(self, moment: Moment, state: RunState) -> None:
+        """Keep a moment. A disk that can't take it is met by the next save of the state, which must not be lost."""
+        if moment.kind is MomentKind.TICK and state.elapsed - self._elapsed < TICK_EVERY:
+            return
+        self._elapsed = state.elapsed
+        fields = asdict(state)
+        changed = {
+            name: value for name, value in fields.items() if name not in self._before or self._before[name] != value
+        }
+        self._before = fields
+        event = fields_of(moment.event) if moment.event is not None else None
+        line = {"moment": moment.kind.value, "event": event, "state": changed}
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(self._redactor.value(line), default=str) + "\n")
+        except OSError:  # as the docstring says
+            pass
+
+
+def read_moments(folder: Path) -> Iterator[tuple[Moment, RunState]]:
+    """The moments of a run, in order; a torn line ends a sitting, and the next one begins anew. Raises `StoreError`."""
+    path = folder / FILE
+    fields: dict[str, Any] = {}
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise StoreError(f"there are no recorded moments: {path}: {error.strerror}") from None
+    with lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                fields = {**fields, **entry["state"]}
+                event = event_from(entry["event"]) if entry["event"] is not None else None
+                moment = Moment(MomentKind(entry["moment"]), event)
+            except (ValueError, KeyError, TypeError):
+                continue
+            yield moment, state_of({"state": fields})

@@ -1,0 +1,336 @@
+"""Finds plugins, keeps each one apart from the others, and calls their hooks one implementation at a time."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from .contracts import Command, Provider, Section
+from .errors import PluginFault, SettingsError, UnknownName, UserError
+from .events import FailureKind
+from .hookspecs import PROJECT, RalphSpec
+
+if TYPE_CHECKING:
+    from .contracts import Context, Failure, Provided
+    from .sources import Sources
+    from .state import RunState, Task
+
+GROUP = "ralph.plugins"
+BUILTIN = "builtin"
+BUILTIN_MODULE = "ralph_core.builtin.plugin"
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+KINDS = {
+    "agent": ("ralph_agents", "agents"),
+    "store": ("ralph_checkpoint_stores", "stores"),
+    "sink": ("ralph_audit_sinks", "sinks"),
+    "policy": ("ralph_limit_policies", "policies"),
+}
+"""Kind of provider: the hook that declares it, and the table of the settings file that holds its sections."""
+
+
+@dataclass(frozen=True)
+class PluginChoice:
+    """Which plugins take part: all, less `disable`; or, with `allow`, those alone. `require` must be in good order."""
+
+    disable: frozenset[str] = frozenset()
+    require: frozenset[str] = frozenset()
+    allow: frozenset[str] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class HookCall:
+    """One finished call of one implementation. Times are in nanoseconds since the epoch."""
+
+    hook: str
+    plugin: str
+    version: str
+    started: int
+    ended: int
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class PluginRow:
+    """A line of `ralph plugins`. `status` is `active`, `disabled` or `error`; `load_ms` what importing it took."""
+
+    name: str
+    distribution: str
+    version: str
+    status: str
+    error: str = ""
+    provides: tuple[tuple[str, str], ...] = ()
+    hooks: tuple[str, ...] = ()
+    load_ms: float = 0.0
+
+
+@dataclass
+class Plugins:
+    """The plugins of one process: a row for each, what the good ones provide, and typed calls of their hooks."""
+
+    manager: pluggy.PluginManager
+    rows: list[PluginRow] = field(default_factory=list)
+    providers: dict[str, dict[str, tuple[str, Provider[Any]]]] = field(
+        default_factory=lambda: {kind: {} for kind in KINDS}
+    )
+    watch: Callable[[HookCall], None] = lambda _call: None
+
+    # --- calls ---
+
+    def choose_agent(self, state: RunState, candidates: Sequence[str]) -> str:
+        """The agent of the next attempt: the first answer that is one of `candidates`."""
+        for impl in self._implementations("ralph_choose_agent"):
+            name = self._call("ralph_choose_agent", impl, {"state": state, "candidates": candidates})
+            if name is None:
+                continue
+            if name not in candidates:
+                raise self.fault(impl.plugin_name, f"ralph_choose_agent answered {name!r}, not one of {candidates}")
+            return str(name)
+        return candidates[0]
+
+    def prompt_sections(self, state: RunState, task: Task) -> list[Section]:
+        """All sections, in the order of `Section.order`, then of the plugins' names."""
+        sections: list[Section] = []
+        for impl in self._implementations("ralph_prompt_sections"):
+            answer = self._call("ralph_prompt_sections", impl, {"state": state, "task": task})
+            sections += self._checked(impl.plugin_name, "ralph_prompt_sections", answer, Section)
+        return sorted(sections, key=lambda section: section.order)
+
+    def prepare_command(self, command: Command, state: RunState) -> Command:
+        """The command as the chain of implementations leaves it."""
+        for impl in self._implementations("ralph_prepare_command"):
+            answer = self._call("ralph_prepare_command", impl, {"command": command, "state": state})
+            if answer is not None and not isinstance(answer, Command):
+                raise self.fault(impl.plugin_name, f"ralph_prepare_command answered {type(answer).__name__}")
+            command = answer or command
+        return command
+
+    def classify_failure(self, failure: Failure, state: RunState) -> FailureKind:
+        """The kind that the first answering implementation gives, else the adapter's own."""
+        for impl in self._implementations("ralph_classify_failure"):
+            kind = self._call("ralph_classify_failure", impl, {"failure": failure, "state": state})
+            if kind is not None:
+                try:
+                    return FailureKind(kind)
+                except ValueError:
+                    raise self.fault(impl.plugin_name, f"ralph_classify_failure answered {kind!r}") from None
+        return failure.kind
+
+    # --- providers ---
+
+    def provider(self, kind: str, name: str, *, where: str = "") -> tuple[str, Provider[Any]]:
+        """The plugin and the provider that go by `name`. Raises `UnknownName`, or `PluginFault` when it broke on loading."""
+        found = self.providers[kind].get(name)
+        if found is None:
+            for row in self.rows:
+                if row.status == "error" and row.name == name:
+                    raise PluginFault(name, row.error, distribution=row.distribution)
+            raise UnknownName(kind, name, self.providers[kind], where=where)
+        return found
+
+    def build(
+        self, kind: str, name: str, section: Any, context: Context, base: type[Provided], sources: Sources
+    ) -> Provided:
+        """Import, validate and build a provider. Raises `UserError` for its section, `PluginFault` for its code."""
+        plugin, provider = self.provider(kind, name)
+        settings = self._settings(kind, plugin, provider, section, sources)
+        try:
+            built = _imported(provider.factory)(settings, context)
+        except (KeyboardInterrupt, UserError):
+            raise
+        except BaseException as error:
+            raise self.fault(plugin, f"{kind} {name!r} could not be built: {_words(error)}") from error
+        if not isinstance(built, base):
+            raise self.fault(plugin, f"{provider.factory} made a {type(built).__name__}, not a {base.__name__}")
+        return built
+
+    def _settings(self, kind: str, plugin: str, provider: Provider[Any], section: Any, sources: Sources) -> Any:
+        path = (KINDS[kind][1], provider.name)
+        if provider.settings is None:
+            if section:
+                place = sources.origin(path)
+                raise SettingsError(f"{place}: {kind} {provider.name!r} has no settings", mend="remove the section")
+            return None
+        try:
+            model = _imported(provider.settings)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self.fault(plugin, f"settings {provider.settings} could not be loaded: {_words(error)}") from error
+        from .settings import validated
+
+        return validated(model, section or {}, sources, path)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise `PluginFault` for the first of these plugins that is not active."""
+        rows = {row.name: row for row in self.rows}
+        for name in names:
+            row = rows[name]
+            if row.status != "active":
+                raise PluginFault(name, f"is required, but {row.error or row.status}", distribution=row.distribution)
+
+    def fault(self, plugin: str, what: str) -> PluginFault:
+        """A `PluginFault` that knows the plugin's distribution."""
+        row = next((row for row in self.rows if row.name == plugin), None)
+        distribution = f"{row.distribution} {row.version}".strip() if row else ""
+        return PluginFault(plugin, what, distribution=distribution)
+
+    # --- how ---
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        return sorted(caller.get_hookimpls(), key=lambda impl: (not impl.tryfirst, impl.trylast, impl.plugin_name))
+
+    def _call(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> Any:
+        """Call one implementation, report the call, and turn what it raises into a `PluginFault`."""
+        row = next((row for row in self.rows if row.name == impl.plugin_name), None)
+        failure: BaseException | None = None
+        started = time.time_ns()
+        try:
+            return impl.function(*(arguments[name] for name in impl.argnames))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failure = error
+            raise self.fault(impl.plugin_name, f"{hook} raised {_words(error)}") from error
+        finally:
+            version = row.version if row else ""
+            self.watch(HookCall(hook, impl.plugin_name, version, started, time.time_ns(), failure))
+
+    def _checked(self, plugin: str, hook: str, answer: Any, wanted: type[Any]) -> list[Any]:
+        if isinstance(answer, Sequence) and all(isinstance(item, wanted) for item in answer):
+            return list(answer)
+        raise self.fault(plugin, f"{hook} answered {answer!r:.80}, not a sequence of {wanted.__name__}")
+
+    def _adopt(self, row: PluginRow, plugin: object) -> PluginRow:
+        """Register a loaded plugin and take in what it declares; raises whatever is wrong with it, leaving no trace."""
+        hooks = _hooks_of(self.manager, plugin)
+        self.manager.register(plugin, name=row.name)
+        self.rows.append(row)
+        try:
+            declared = [(kind, provider) for kind in KINDS for provider in self._declared(kind, row.name)]
+            taken = {(kind, name) for kind, table in self.providers.items() for name in table}
+            for kind, provider in declared:
+                if not NAME.fullmatch(provider.name):
+                    raise ValueError(f"{kind} name {provider.name!r} is not lower-case letters, digits, - and _")
+                if (kind, provider.name) in taken:
+                    owner = self.providers[kind].get(provider.name, (row.name,))[0]
+                    raise ValueError(f"{kind} {provider.name!r} is taken by plugin {owner!r}")
+                taken.add((kind, provider.name))
+        except BaseException:
+            self.manager.unregister(plugin)
+            raise
+        finally:
+            self.rows.remove(row)
+        for kind, provider in declared:
+            self.providers[kind][provider.name] = (row.name, provider)
+        return replace(row, hooks=hooks, provides=tuple((kind, provider.name) for kind, provider in declared))
+
+    def _declared(self, kind: str, plugin: str) -> list[Provider[Any]]:
+        hook = KINDS[kind][0]
+        found: list[Provider[Any]] = []
+        for impl in self._implementations(hook):
+            if impl.plugin_name == plugin:
+                found += self._checked(plugin, hook, self._call(hook, impl, {}), Provider)
+        return found
+
+
+def build_manager(choice: PluginChoice, watch: Callable[[HookCall], None] | None = None) -> Plugins:
+    """Load the built-ins and every chosen entry point, each one guarded; the rows say what became of each.
+
+    Raises `UnknownName` for a chosen name that is no plugin; with `choice.strict`, what a plugin raised.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(RalphSpec)
+    plugins = Plugins(manager)
+    if watch is not None:
+        plugins.watch = watch
+    found = _entry_points()
+    _check_names(choice, {BUILTIN, *(entry.name for entry in found)})
+    from . import __version__
+
+    plugins.rows.append(_load(plugins, PluginRow(BUILTIN, "ralph-core", __version__, "active"), _builtin, strict=True))
+    for entry in found:
+        row = _row_of(entry)
+        if entry.name in choice.disable or (choice.allow is not None and entry.name not in choice.allow):
+            plugins.rows.append(replace(row, status="disabled"))
+            continue
+        taken = next((other for other in plugins.rows if other.name == entry.name), None)
+        if taken is not None:
+            plugins.rows.append(replace(row, status="error", error=f"the name is taken by {taken.distribution}"))
+            continue
+        plugins.rows.append(_load(plugins, row, entry.load, strict=choice.strict))
+    plugins.require(choice.require)
+    return plugins
+
+
+def _load(plugins: Plugins, row: PluginRow, load: Callable[[], Any], *, strict: bool) -> PluginRow:
+    started = time.perf_counter()
+    try:
+        plugin = load()
+        if isinstance(plugin, type):
+            plugin = plugin()
+        row = replace(row, load_ms=(time.perf_counter() - started) * 1000)
+        return plugins._adopt(row, plugin)  # noqa: SLF001 - this function is the other half of the class
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if strict:
+            raise
+        load_ms = (time.perf_counter() - started) * 1000
+        return replace(row, status="error", error=_words(error), load_ms=load_ms)
+
+
+def _entry_points() -> list[Any]:
+    from importlib_metadata import entry_points
+
+    return sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.dist.name if entry.dist else ""))
+
+
+def _row_of(entry: Any) -> PluginRow:
+    name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    return PluginRow(entry.name, name, version, "active")
+
+
+def _builtin() -> object:
+    return import_module(BUILTIN_MODULE)
+
+
+def _check_names(choice: PluginChoice, known: set[str]) -> None:
+    for where, names in (("disabled", choice.disable), ("required", choice.require), ("RALPH_PLUGINS", choice.allow)):
+        for name in sorted(names or ()):
+            if name not in known:
+                raise UnknownName("plugin", name, known, where=where)
+
+
+def _hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
+    """The hooks that a plugin implements. Raises ValueError for one that does not exist, or a wrapper."""
+    hooks = []
+    for name in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        if options is None:
+            continue
+        hook = options["specname"] or name
+        if not hasattr(RalphSpec, hook):
+            raise UnknownName("hook", hook, [name for name in vars(RalphSpec) if name.startswith("ralph_")])
+        if options["wrapper"] or options["hookwrapper"]:
+            raise ValueError(f"{hook}: wrappers are not part of the contract; implement the hook itself")
+        hooks.append(hook)
+    return tuple(hooks)
+
+
+def _imported(path: str) -> Any:
+    """The object that "package.module:Name" names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

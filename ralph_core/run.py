@@ -1,0 +1,206 @@
+"""What everything in a run shares: its parts, its state, and the ways to save it, to ask the policies, and to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .audit import AuditTrail
+from .contracts import Agent, CheckpointStore, Lease
+from .errors import RalphError
+from .events import ToolCall
+from .interrupts import Interrupts
+from .moments import MomentLog
+from .plugins import Plugins
+from .policies import Policies, Ruling
+from .records import Severity
+from .redaction import Redactor
+from .settings import Settings
+from .state import RunState
+from .telemetry import Telemetry
+from .verdicts import Allow, Ask, Deny, Moment, Outcome, OutcomeKind, Pause, Stop, Verdict
+
+if TYPE_CHECKING:
+    from .process import Supervisor
+
+
+SAVE_EVERY = 5.0
+"""Seconds after which a state is saved although nothing but the time has changed."""
+
+
+class Ended(Exception):
+    """The run is over, and this is why. Raised from wherever that is decided; the blocks on the way out clean up."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a run works with. Whoever puts it together closes it.
+
+    `askers`: agents that are made to ask before they use a tool; `someone`: whether there is a person to ask.
+    """
+
+    settings: Settings
+    plugins: Plugins
+    agents: Mapping[str, Agent]
+    store: CheckpointStore
+    lease: Lease
+    policies: Policies
+    trail: AuditTrail
+    telemetry: Telemetry
+    supervisor: Supervisor
+    halt: Interrupts
+    moments: MomentLog
+    askers: frozenset[str]
+    someone: bool
+    redactor: Redactor
+    words: str
+    workspace: Path
+    folder: Path
+    scratchpad: Path
+    env: Mapping[str, str]
+
+
+class Run:
+    """One sitting of a run. `state` is what is known at this instant."""
+
+    def __init__(self, parts: Parts, state: RunState) -> None:
+        self.parts = parts
+        self.state = state
+        self._elapsed_before = state.elapsed
+        self._recorded = state.attempts
+        self._sat_down = self._saved = time.monotonic()
+
+    def note(self, **changes: Any) -> None:
+        """Replace the state, with the clock brought up to date."""
+        elapsed = self._elapsed_before + time.monotonic() - self._sat_down
+        self.state = replace(self.state, now=time.time(), elapsed=elapsed, audit_seq=self.parts.trail.seq, **changes)
+
+    def save(self, **changes: Any) -> None:
+        """Replace the state and save it. Raises `StoreError`: what can't be kept must not go on."""
+        self.note(**changes)
+        with self._the_store():
+            self.parts.store.save(self.state, self.parts.lease)
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def _the_store(self) -> Iterator[None]:
+        """What a store raises that is no `StoreError` is a fault of its plugin, and stops the run by its name."""
+        try:
+            yield
+        except RalphError:
+            raise
+        except Exception as error:
+            name = self.parts.settings.store
+            plugin, _ = self.parts.plugins.provider("store", name)
+            raise self.parts.plugins.fault(plugin, f"store {name!r} raised {type(error).__name__}: {error}") from error
+
+    def save_now_and_then(self) -> None:
+        """Save if that was long ago: the time of a run that is killed in a long iteration counts against its budget."""
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self.save()
+
+    async def snapshot(self) -> None:
+        """Record the files, in a thread: git may take its time, and signals must be heard meanwhile."""
+        number, self._recorded = self.state.snapshots, self.state.attempts
+        self.note(snapshots=number + 1)
+        attributes = {"ralph.store": self.parts.settings.store, "ralph.snapshot": number}
+        with (
+            self.parts.telemetry.span("checkpoint", attributes),
+            self.parts.trail.pair("checkpoint", number=number) as pair,
+        ):
+            with self._the_store():
+                snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
+            if snapshot is not None:
+                pair.message = snapshot.ref
+                pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
+                self.save(snapshot=snapshot.ref)
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether an agent has worked on the files since they were last recorded."""
+        return self.state.attempts != self._recorded
+
+    async def rule(self, moment: Moment) -> None:
+        """Ask the policies: return when all is allowed, raise `Ended` when it is not, wait when they say so."""
+        ruling = await self.judged(moment)
+        if ruling is not None:
+            raise Ended(_outcome(ruling.policy, ruling.verdict))
+
+    async def judged(self, moment: Moment) -> Ruling | None:
+        """The same, for a moment with something to deny: the ruling if that is to be denied, or asked about."""
+        while True:
+            self.note()
+            self.parts.moments.write(moment, self.state)
+            rulings = await self.parts.policies.ask(moment, self.state)
+            for ruling in rulings:
+                if not isinstance(ruling.verdict, Allow) or bool(getattr(ruling.verdict, "reason", "")):
+                    self._record(moment, ruling)
+            worst = rulings[0] if rulings else None
+            if worst is None or isinstance(worst.verdict, Allow):
+                return None
+            if isinstance(worst.verdict, (Ask, Deny)):
+                return worst
+            if not isinstance(worst.verdict, Pause):
+                raise Ended(_outcome(worst.policy, worst.verdict))
+            await self.wait(worst.verdict.until - time.time(), worst.verdict.reason)
+
+    async def wait(self, seconds: float, why: str) -> None:
+        """Wait, with the state saved, but no longer than the run may last; raise `Ended` when somebody asks for the end."""
+        seconds = min(seconds, self.state.limits.runtime - self.state.elapsed)
+        if seconds > 0:
+            with self.parts.trail.pair("wait", message=why, seconds=round(seconds, 1)):
+                self.save()
+                await self.parts.halt.sleep(seconds)
+        self.heed()
+
+    def heed(self) -> None:
+        """Between attempts: raise `Ended` if somebody has asked for the end."""
+        if self.parts.halt.asked is not None:
+            raise Ended(self.parts.halt.asked)
+
+    def _record(self, moment: Moment, ruling: Ruling) -> None:
+        self.parts.trail.record(
+            "verdict",
+            actor=ruling.policy,
+            plugin=ruling.plugin,
+            severity=Severity.INFO if isinstance(ruling.verdict, Allow) else Severity.WARNING,
+            message=getattr(ruling.verdict, "reason", ""),
+            data={
+                "moment": moment.kind.value,
+                "verdict": name_of(ruling.verdict),
+                "figures": figures_of(self.state),
+                **({"tool": moment.event.name, "id": moment.event.id} if isinstance(moment.event, ToolCall) else {}),
+            },
+        )
+
+
+def figures_of(state: RunState) -> dict[str, Any]:
+    """What a verdict was based on; the unknown is null."""
+    tokens = state.spend.tokens
+    return {
+        "finished": state.finished,
+        "elapsed": round(state.elapsed, 1),
+        "tokens": tokens.total if tokens is not None else None,
+        "cost": state.spend.cost,
+        "failures": state.consecutive_failures,
+    }
+
+
+def name_of(verdict: Verdict) -> str:
+    """The verdict's name; a policy may answer with a class of its own that is one."""
+    return next(kind.__name__.lower() for kind in (Allow, Ask, Deny, Pause, Stop) if isinstance(verdict, kind))
+
+
+def _outcome(policy: str, verdict: Verdict) -> Outcome:
+    """What a verdict that does not let go on means for the run. Nobody is there to be asked, so Ask stops like Deny."""
+    failed = isinstance(verdict, Stop) and verdict.failed
+    return Outcome(OutcomeKind.FAILED if failed else OutcomeKind.STOPPED, getattr(verdict, "reason", ""), by=policy)

@@ -1,0 +1,201 @@
+"""What can be asked of a workspace, and what can be begun in it: the library behind the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .consent import unasked
+from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
+from .errors import AgentUnavailable, UserError
+from .meter import complaint, overshoot
+from .plugins import KINDS
+from .prompt import read_task
+from .records import AuditFilter, AuditRecord
+from .sitting import Account, Cast, Ground, Sitting, changed_files
+from .workspace import check_workspace
+
+AUTO = "auto"
+AUTO_ORDER = ("claude", "gemini", "q", "kiro")
+"""What `auto` looks for first; then every other agent, by name. Only an order: an agent that is not named here works too."""
+
+ProvidedT = TypeVar("ProvidedT", bound=Provided)
+
+
+class Session(Ground):
+    """Settings and plugins, ready to start or resume runs in one workspace."""
+
+    # --- what can be asked without a run ---
+
+    def agent(self, name: str) -> Agent:
+        """Build an agent. Raises `UnknownName`, `SettingsError` or `PluginFault`."""
+        return self._built("agent", name, Agent)  # type: ignore[type-abstract]
+
+    def store(self) -> CheckpointStore:
+        """Build the checkpoint store that the settings choose."""
+        return self._built("store", self.settings.store, CheckpointStore)  # type: ignore[type-abstract]
+
+    def probe(self, name: str) -> Probe:
+        """What an agent says of itself; one that can't even be built is missing for that reason."""
+        try:
+            return self._probed(name, self.agent(name))
+        except Exception as error:
+            return Probe(missing=(str(error),))
+
+    def _probed(self, name: str, agent: Agent) -> Probe:
+        try:
+            probe = agent.probe()
+        except Exception as error:
+            plugin, _ = self.plugins.provider("agent", name)
+            what = f"the probe of agent {name!r} raised {type(error).__name__}: {error}"
+            raise self.plugins.fault(plugin, what) from error
+        return probe
+
+    def auto_order(self) -> list[str]:
+        """All agents in the order in which `auto` tries them."""
+        names = self.plugins.providers["agent"]
+        return [name for name in AUTO_ORDER if name in names] + sorted(name for name in names if name not in AUTO_ORDER)
+
+    def choose_agents(self) -> tuple[dict[str, Agent], list[str]]:
+        """The usable agents in fall-back order, and notes on those that were passed over. Raises `AgentUnavailable`."""
+        wanted, notes = self.settings.agent, []
+        auto = wanted == (AUTO,)
+        for name in wanted:
+            if name != AUTO:
+                self.plugins.provider("agent", name)  # a misspelt one is an error even when another one would do
+        order = [name for entry in wanted for name in (self.auto_order() if entry == AUTO else [entry])]
+        agents: dict[str, Agent] = {}
+        for name in dict.fromkeys(order):
+            agent = self.agent(name) if not auto else None
+            probe = self._probed(name, agent) if agent is not None else self.probe(name)
+            if not probe.usable:
+                notes.append(f"agent {name}: {'; '.join(probe.missing)}")
+                continue
+            agents[name] = agent or self.agent(name)
+            if auto:
+                break
+        if not agents:
+            raise AgentUnavailable("; ".join(notes) or "no agent is installed", mend="`ralph doctor` says more")
+        return agents, notes
+
+    def cast(self) -> tuple[Cast, list[str]]:
+        """All that a run needs, and notes on the agents that were passed over. Raises `UserError` or `PluginFault`."""
+        agents, notes = self.choose_agents()
+        policies = self.policies()
+        active = {name for name, _, _ in policies}
+        said: list[str | None] = []
+        for name, agent in agents.items():
+            able = agent.capabilities(self.plugins.provider("agent", name)[1].capabilities)
+            if told := complaint(name, able, active):
+                if self.settings.budget.unmetered == "refuse":
+                    raise UserError(told, mend="choose another agent, or set budget.unmetered: allow")
+                notes.append(told)
+            said.append(overshoot(name, able, self.settings.limits, active))
+        bounds = [*filter(None, said), *self._blind(active)]
+        notes += unasked(agents, [name for name, _, _ in policies], self.plugins)
+        return Cast(agents, self.store(), self._sinks(), policies, bounds), notes
+
+    def _blind(self, active: AbstractSet[str]) -> Iterator[str]:
+        """What to say of a store that does not see the files, when progress is looked for."""
+        _, provider = self.plugins.provider("store", self.settings.store, where="checkpoint_store")
+        if (
+            "no_progress" in active
+            and self.settings.max_no_progress
+            and Capability.SNAPSHOTS not in provider.capabilities
+        ):
+            yield f"store {self.settings.store} does not see the files: max_no_progress goes by the agent's answers alone"
+
+    def _built(self, kind: str, name: str, base: type[ProvidedT]) -> ProvidedT:
+        section = self.settings.section(KINDS[kind][1], name)
+        built = self.plugins.build(
+            kind, name, section, Context(self.workspace, self.home, self.env), base, self.sources
+        )
+        assert isinstance(built, base)
+        return built
+
+    # --- runs ---
+
+    def start(self, text: str | None = None) -> Account:
+        """Start a run, or go on with the one that was cut short on the same task. Raises `UserError` before any effect."""
+        check_workspace(self.workspace, self.home)
+        task, words = read_task(text, self._prompt_path())
+        cast, notes = self.cast()
+        return asyncio.run(Sitting(self, cast, task, words, notes).sit())
+
+    def resume(self, run: str, saved: Saved, *, rollback: bool = False) -> Account:
+        """Go on with a run; with `rollback`, from the files of its last snapshot. Raises `UserError` if that can't be."""
+        check_workspace(self.workspace, self.home)
+        state = saved.state
+        if state.outcome is not None and not state.outcome.resumable:
+            # Asked again, as a service manager does that was killed with us: what is done is done, and costs nothing.
+            folder = self.home / "runs" / run
+            return Account(state, folder, changed_files(self.store(), run), (), ("it was complete already",))
+        task, words = read_task(state.task.text, Path(state.task.path or self._prompt_path()))
+        notes = [saved.note] if saved.note else []
+        if task.digest != state.task.digest:
+            notes.append("the prompt has changed since the run started: the new one is used")
+        cast, more = self.cast()
+        return asyncio.run(Sitting(self, cast, task, words, notes + more).sit(state, rollback=rollback))
+
+    def preview(self, text: str | None) -> dict[str, Any]:
+        """What `start` would do, by name, after the same checks and without any effect."""
+        check_workspace(self.workspace, self.home)
+        task, words = read_task(text, self._prompt_path())
+        cast, notes = self.cast()
+        return {
+            "workspace": self.workspace,
+            "agents": ", ".join(cast.agents),
+            "prompt": f"{task.path or 'from the command line'} ({len(words)} characters)",
+            "limits": ", ".join(f"{name} {value}" for name, value in asdict(self.settings.limits).items()),
+            "policies": ", ".join(name for name, _, _ in cast.policies),
+            "store": self.settings.store,
+            "audit": ", ".join(self.settings.audit_sinks),
+            **({"notes": "; ".join([*cast.bounds, *notes])} if cast.bounds or notes else {}),
+        }
+
+    def account_of(self, wanted: AuditFilter) -> list[AuditRecord]:
+        """Records of the first chosen sink that can be asked; none if no sink can."""
+        for name, _, sink in self._sinks():
+            _, provider = self.plugins.provider("sink", name)
+            if "query" in provider.capabilities:
+                return list(sink.query(wanted))
+        return []
+
+    def find(self, run: str | None) -> tuple[str, Saved]:
+        """A run of this workspace, by id or an unambiguous beginning of it; the latest without one. Raises `UserError`."""
+        store = self.store()
+        runs = store.runs()
+        if run is None:
+            if not runs:
+                raise UserError(f"there is no run in {self.workspace} yet", mend="start one with `ralph run`")
+            return runs[0], store.load(runs[0])
+        matching = [known for known in runs if known.startswith(run)] if run else []
+        run = matching[0] if len(matching) == 1 else run
+        return run, store.load(run)
+
+    def _prompt_path(self) -> Path:
+        return self.workspace / self.settings.prompt
+
+    def _sinks(self) -> list[tuple[str, str, AuditSink]]:
+        built = []
+        for name in self.settings.audit_sinks:
+            plugin, _ = self.plugins.provider("sink", name, where="audit_sinks")
+            built.append((name, plugin, self._built("sink", name, AuditSink)))  # type: ignore[type-abstract]
+        return built
+
+    def policies(self) -> list[tuple[str, str, LimitPolicy]]:
+        """Build every policy that is not switched off, with its name and its plugin's; those with nothing to judge left out."""
+        for name in self.settings.policies:
+            self.plugins.provider("policy", name, where="policies")
+        built = []
+        for name, (plugin, _) in self.plugins.providers["policy"].items():
+            if self.settings.policies.get(name) is False:
+                continue
+            policy = self._built("policy", name, LimitPolicy)  # type: ignore[type-abstract]
+            if policy.concerned:
+                built.append((name, plugin, policy))
+        return built

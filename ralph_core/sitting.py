@@ -1,0 +1,345 @@
+"""One sitting of a run: from the lock on the workspace to the account."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .approvals import Book
+from .audit import AuditTrail, SinkAccount, unfinished
+from .consent import askers
+from .contracts import Agent, AuditSink, CheckpointStore, LimitPolicy
+from .diagnosis import diagnose
+from .errors import StoreError, UserError
+from .interrupts import Interrupts
+from .loop import Loop
+from .moments import MomentLog
+from .plugins import HookCall, Plugins
+from .policies import Policies
+from .process import Supervisor
+from .records import AuditFilter, AuditRecord, Severity
+from .redaction import Redactor
+from .run import Parts
+from .settings import Settings
+from .sources import Sources
+from .state import RunState, Task
+from .statefile import ensure_home, write_atomically
+from .survivors import kill_survivors
+from .telemetry import Telemetry
+from .verdicts import Outcome
+from .workspace import Holder, WorkspaceLock
+
+Observer = Callable[[AuditRecord, RunState], None]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a run came to: its last state, and the folder of its records (`trace.jsonl`, `output/`)."""
+
+    state: RunState
+    folder: Path
+    changed_files: Sequence[str] | None
+    sinks: Sequence[SinkAccount]
+    notes: Sequence[str] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        assert self.state.outcome is not None
+        return self.state.outcome
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What the settings select, built. Nothing of it has had an effect yet."""
+
+    agents: Mapping[str, Agent]
+    store: CheckpointStore
+    sinks: Sequence[tuple[str, str, AuditSink]]
+    policies: Sequence[tuple[str, str, LimitPolicy]]
+    bounds: Sequence[str] = ()
+    """How far the limits can be exceeded, in words."""
+
+
+@dataclass
+class Ground:
+    """What all runs of one workspace stand on.
+
+    An observer with a true attribute `interactive` asks a person itself when it sees a record `approval.started`.
+    `given` is what the command line said, for a later resume; `calls` are hook calls made before there was a trace;
+    `sources` says of each setting where it was made; `ready` is called when all is put together and the loop begins.
+    """
+
+    settings: Settings
+    plugins: Plugins
+    env: Mapping[str, str]
+    cwd: Path
+    given: Mapping[str, Any]
+    calls: Sequence[HookCall] = ()
+    observer: Observer = lambda _record, _state: None
+    reload: Callable[[], Settings] | None = None
+    ready: Callable[[], None] = lambda: None
+    sources: Sources = field(default_factory=Sources)
+
+    def __post_init__(self) -> None:
+        self.workspace = self.settings.workspace_path(self.cwd)
+        self.home = self.settings.home_path(self.cwd)
+
+
+class Sitting:
+    """Works on one run of a workspace; `notes` are said at its beginning and at its end."""
+
+    def __init__(self, ground: Ground, cast: Cast, task: Task, words: str, notes: Sequence[str]) -> None:
+        self.ground, self.cast, self.task, self.words = ground, cast, task, words
+        self.notes = list(notes)
+        self._halt = Interrupts()
+        self._loop: Loop | None = None
+
+    async def sit(self, run: RunState | None = None, *, rollback: bool = False) -> Account:
+        """Begin a run, or go on with `run`, until it ends. What is opened here is closed here, on every way out."""
+        ground, notes = self.ground, self.notes
+        ensure_home(ground.home)
+        run_id = run.run if run is not None else new_run_id()
+        lock = WorkspaceLock(ground.workspace, ground.home)
+        lock.acquire(Holder(os.getpid(), run_id, time.time()))
+        try:
+            store = self.cast.store
+            # Looked up again, now that nobody else can write it.
+            run = store.load(run_id).state if run is not None else _cut_short(store, self.task, ground.home)
+            if run is not None:
+                run_id = run.run
+                notes.append(f"going on with run {run_id}, iteration {run.finished + 1}")
+                if killed := kill_survivors(run_id):
+                    notes.append(f"{killed} processes that the run had left behind were killed")
+                if rollback:
+                    notes.append(self._roll_back(store, run))
+            return await self._drive(self._state(run_id, run), fresh=run is None)
+        finally:
+            lock.release()
+
+    def _roll_back(self, store: CheckpointStore, run: RunState) -> str:
+        if run.snapshot is None:
+            raise UserError(f"run {run.run} has no snapshot to roll back to", mend="resume it without --rollback")
+        before = store.restore(run.snapshot, self.ground.workspace)
+        undo = f"; what was there is in {before.ref}" if before is not None else ""
+        return f"the files are those of {run.snapshot}{undo}"
+
+    def _state(self, run_id: str, run: RunState | None) -> RunState:
+        """The state to begin with: a new one, or the saved one, with what may have changed since."""
+        ground, settings = self.ground, self.ground.settings
+        if run is None:
+            return RunState(
+                run=run_id,
+                workspace=str(ground.workspace),
+                agent="",
+                task=self.task,
+                started=time.time(),
+                limits=settings.limits,
+                promise=settings.completion_promise,
+                given=dict(ground.given),
+                agents=tuple(self.cast.agents),
+            )
+        recent, booked = run.recent, run.booked
+        if run.current is not None:
+            booked = booked and booked + run.current.spend
+            recent = (*recent, replace(run.current, result="abandoned", ended=time.time(), message="Ralph was killed"))
+        return replace(
+            run,
+            task=self.task,
+            limits=settings.limits,
+            promise=settings.completion_promise,
+            given=dict(ground.given) or run.given,
+            sittings=run.sittings + 1,
+            recent=recent,
+            booked=booked,
+            agents=tuple(self.cast.agents),
+            current=None,
+            outcome=None,
+        )
+
+    async def _drive(self, state: RunState, *, fresh: bool) -> Account:
+        """Open all that a run works with, drive the loop, and close it again."""
+        ground, cast = self.ground, self.cast
+        folder = ground.home / "runs" / state.run
+        lease = cast.store.claim(state.run)
+        self._lay_out(folder)
+        redactor = Redactor(ground.env)
+        async with _supervised(state.run) as starting:
+            telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
+            past = [] if fresh else self._past(state.run)
+            trail = self._trail(state, past, redactor, telemetry)
+            policies = Policies(cast.policies, ground.plugins, telemetry.record)
+            try:
+                parts = Parts(
+                    settings=ground.settings,
+                    plugins=ground.plugins,
+                    agents=cast.agents,
+                    store=cast.store,
+                    lease=lease,
+                    policies=policies,
+                    trail=trail,
+                    telemetry=telemetry,
+                    supervisor=await starting,
+                    halt=self._halt,
+                    moments=MomentLog(folder, redactor),
+                    askers=askers(cast.agents, [name for name, _, _ in cast.policies], ground.plugins),
+                    someone=ground.settings.approvals == "wait" or getattr(ground.observer, "interactive", False),
+                    redactor=redactor,
+                    words=self.words,
+                    workspace=ground.workspace,
+                    folder=folder,
+                    scratchpad=ground.home / "scratchpad.md",
+                    env=ground.env,
+                )
+                final = await self._loop_through(Loop(parts, state), past)
+                changed = await asyncio.to_thread(changed_files, cast.store, state.run)
+            finally:
+                ground.plugins.watch = lambda _call: None
+                policies.close()
+                sinks = trail.close()
+                telemetry.close()
+        return Account(final, folder, changed, sinks, [*self.notes, *telemetry.notes])
+
+    def _lay_out(self, folder: Path) -> None:
+        """Make the folder of the run, and clear away what a Ralph that was killed has left open in it."""
+        try:
+            (folder / "output").mkdir(parents=True, exist_ok=True)
+            for left in Book(folder).all():
+                Book(folder).lapse(left, "Ralph was killed")
+            if self.ground.settings.archive_enabled:
+                _archive(self.ground.home / "prompts", self.words, self.task)
+        except OSError as error:
+            raise UserError(f"{folder} can't be written: {error.strerror}") from None
+
+    def _trail(
+        self, state: RunState, past: Sequence[AuditRecord], redactor: Redactor, telemetry: Telemetry
+    ) -> AuditTrail:
+        def observe(record: AuditRecord) -> None:
+            self.ground.observer(record, self._loop.run.state if self._loop is not None else state)
+
+        return AuditTrail(
+            state.run,
+            self.cast.sinks,
+            redactor=redactor,
+            ids=telemetry.ids,
+            seq=max([state.audit_seq, *(record.seq for record in past)]),
+            batch_size=self.ground.settings.audit_batch_size,
+            flush_interval=self.ground.settings.audit_flush_interval,
+            observer=observe,
+        )
+
+    async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord]) -> RunState:
+        self._loop, parts = loop, loop.run.parts
+        with (
+            self._halt.on_signals(reload=self._reload, diagnose=lambda: diagnose(loop.run)),
+            parts.telemetry.span("ralph.run", {"ralph.run": loop.run.state.run}) as span,
+        ):
+            self._begin(parts.trail, parts.telemetry)
+            for record in unfinished(past):  # the other half of a pair that was cut in two by a kill
+                _abandon(parts.trail, record)
+            for bound in self.cast.bounds:
+                parts.trail.record("note", message=bound)
+            self.ground.ready()
+            final = await loop.drive()
+            assert final.outcome is not None
+            span.set_attribute("ralph.outcome", final.outcome.kind.value)
+        return final
+
+    def _past(self, run: str) -> list[AuditRecord]:
+        """What the account already says of a run: all of it, from the first sink that can be asked."""
+        for name, _, sink in self.cast.sinks:
+            _, provider = self.ground.plugins.provider("sink", name)
+            if "query" in provider.capabilities:
+                try:
+                    return list(sink.query(AuditFilter(run=run)))
+                except Exception:  # a sink that fails must not keep a run from going on; the next one may do
+                    pass
+        return []
+
+    def _begin(self, trail: AuditTrail, telemetry: Telemetry) -> None:
+        """The first entries of a sitting: what was there, and what is worth saying."""
+        for call in self.ground.calls:
+            telemetry.hook_called(call)
+        self.ground.plugins.watch = telemetry.hook_called
+        rows = [
+            {key: value for key, value in asdict(row).items() if key != "load_ms"} for row in self.ground.plugins.rows
+        ]
+        trail.record("plugins", data={"plugins": rows})
+        for note in self.notes:
+            trail.record("note", severity=Severity.WARNING, message=note)
+
+    def _reload(self) -> None:
+        """SIGHUP: the limits of the settings as they are now. A mistake in them is said, and changes nothing."""
+        if self._loop is None or self.ground.reload is None:
+            return
+        run = self._loop.run
+        try:
+            limits = self.ground.reload().limits
+        except UserError as error:
+            run.parts.trail.record("note", severity=Severity.WARNING, message=f"settings not reloaded: {error}")
+            return
+        run.note(limits=limits)
+        run.parts.trail.record("note", message="settings reloaded", data=asdict(limits))
+
+
+@asynccontextmanager
+async def _supervised(run: str) -> AsyncIterator[Awaitable[Supervisor]]:
+    """The supervisor of a run, which starts while other things are made ready; at the end, nothing of it is left."""
+    starting = asyncio.ensure_future(Supervisor.open(run))
+    await asyncio.sleep(0)  # far enough for its process to start
+    try:
+        yield starting
+    finally:
+        await (await starting).close()
+
+
+def new_run_id() -> str:
+    """An id that sorts by time: date, time (UTC), and six random hexadecimal digits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def _archive(folder: Path, words: str, task: Task) -> None:
+    """Keep this version of the prompt, under a name that comes from its words."""
+    path = folder / f"{task.digest[:16]}.md"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, words.encode())
+
+
+def _abandon(trail: AuditTrail, record: AuditRecord) -> None:
+    """End a pair that was begun in an earlier sitting."""
+    trail.iteration = record.iteration
+    stem, actor, plugin = record.type.removesuffix(".started"), record.actor, record.plugin
+    data = {"id": record.data["id"]} if "id" in record.data else {}
+    message = "Ralph was killed"
+    trail.record(f"{stem}.abandoned", actor=actor, plugin=plugin, severity=Severity.WARNING, message=message, data=data)
+    trail.iteration = 0
+
+
+def changed_files(store: CheckpointStore, run: str) -> Sequence[str] | None:
+    """What the run changed, or None if the store can't say: the account does not depend on it."""
+    try:
+        return store.changed_files(run)
+    except StoreError:
+        return None
+
+
+def _cut_short(store: CheckpointStore, task: Task, home: Path) -> RunState | None:
+    """The latest run, if it was killed in the middle of the same task."""
+    if not (home / "runs").is_dir():  # nothing was begun here yet: git need not be asked
+        return None
+    latest = store.latest()
+    # A run whose folder is gone is known by its snapshots alone, which don't say how it ended: it goes on only if asked to.
+    if latest is None or not (home / "runs" / latest).is_dir():
+        return None
+    try:
+        state = store.load(latest).state
+    except StoreError:
+        return None
+    return state if state.outcome is None and state.task.digest == task.digest else None

@@ -1,0 +1,235 @@
+"""Where settings come from: the file, the environment and the command line, merged into one table with origins.
+
+No pydantic here: what only needs to know which plugins are wanted (`ralph plugins`) stays light.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError, UserError
+from .plugins import PluginChoice
+
+FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
+"""Names under which a settings file is found in the workspace, in this order."""
+
+PROFILES = ("production", "staging", "development", "testing")
+"""Top-level keys of the settings file that are profiles without being listed under `profiles:`."""
+
+ENVIRONMENT = {
+    "RALPH_AGENT": "agent",
+    "RALPH_MAX_ITERATIONS": "max_iterations",
+    "RALPH_MAX_RUNTIME": "max_runtime",
+    "RALPH_MAX_TOKENS": "max_tokens",
+    "RALPH_MAX_COST": "max_cost",
+    "RALPH_CHECKPOINT_INTERVAL": "checkpoint_interval",
+    "RALPH_RETRY_DELAY": "retry_delay",
+    "RALPH_MAX_RETRIES": "retry_max",
+    "RALPH_VERBOSE": "verbose",
+    "RALPH_DRY_RUN": "dry_run",
+    "RALPH_HOME": "home",
+    "RALPH_WORKSPACE": "workspace",
+    "RALPH_GIT_ENABLED": "git_enabled",
+    "RALPH_ARCHIVE_ENABLED": "archive_enabled",
+    "AUDIT_STORAGE_TYPE": "audit_sinks",
+    "AUDIT_BATCH_SIZE": "audit_batch_size",
+    "AUDIT_FLUSH_INTERVAL": "audit_flush_interval",
+    "AUDIT_LOG_DIR": "sinks.file.directory",
+    "AUDIT_MAX_FILE_SIZE": "sinks.file.max_file_size",
+    "AUDIT_MAX_FILES": "sinks.file.max_files",
+}
+"""Variable: the setting that it sets. A dotted one lies in a provider's section."""
+
+
+@dataclass
+class Sources:
+    """Settings as written, before validation. `origins` says for each key where its value came from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+    def put(self, key: str, value: Any, origin: str) -> None:
+        """Set a key, which may be dotted, over what an earlier source said."""
+        *parents, last = key.split(".")
+        table = self.values
+        for depth, parent in enumerate(parents, 1):
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                path = tuple(parents[:depth])
+                what = f"{self.origin(path)}: {'.'.join(path)} has to be a table"
+                raise SettingsError(what, mend=f"{origin} sets {key}")
+        table[last] = value
+        self.origins[key] = origin
+
+    def origin(self, path: tuple[str, ...]) -> str:
+        """Where the value at `path`, or the nearest table around it, came from."""
+        for end in range(len(path), 0, -1):
+            found = self.origins.get(".".join(path[:end]))
+            if found:
+                return found
+        return str(self.file) if self.file else "settings"
+
+
+def gather(
+    overrides: Mapping[str, Any], env: Mapping[str, str], *, config: Path | None = None, cwd: Path | None = None
+) -> Sources:
+    """Command line (`overrides`, named by flag) over environment over file. Raises `SettingsError`."""
+    cwd = cwd or Path.cwd()
+    sources = Sources()
+    workspace = Path(overrides.get("workspace") or env.get("RALPH_WORKSPACE") or cwd)
+    sources.file = _find(config, cwd / workspace)
+    if sources.file is not None:
+        table, lines = read_file(sources.file)
+        sources.values, profile = _with_profile(table, env.get("ENVIRONMENT"), sources.file)
+        for path, line in lines.items():
+            sources.origins[".".join(path)] = f"{sources.file.name}, line {line}"
+        for path, line in lines.items():  # what the profile says lies over what the file says outside of it
+            if profile and path[: len(profile)] == profile:
+                sources.origins[".".join(path[len(profile) :])] = f"{sources.file.name}, line {line}"
+    for name, key in ENVIRONMENT.items():
+        if env.get(name, "") != "":
+            sources.put(key, env[name], f"environment variable {name}")
+    for key, value in overrides.items():
+        if value is not None:
+            sources.put(key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
+    return sources
+
+
+def plugin_choice(sources: Sources, env: Mapping[str, str], *, disabled: tuple[str, ...] = ()) -> PluginChoice:
+    """Which plugins the settings, `RALPH_PLUGINS` and `--no-plugin` choose. Raises `SettingsError`."""
+    table = sources.values.get("plugins") or {}
+    lists: dict[str, frozenset[str]] = {}
+    for key in ("disable", "require"):
+        names = table.get(key, []) if isinstance(table, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SettingsError(f"{sources.origin(('plugins', key))}: plugins.{key} has to be a list of plugin names")
+        lists[key] = frozenset(names)
+    allow = env.get("RALPH_PLUGINS")
+    return PluginChoice(
+        disable=lists["disable"] | set(disabled),
+        require=lists["require"],
+        allow=None if allow is None else frozenset(name.strip() for name in allow.split(",") if name.strip()),
+        strict=env.get("RALPH_STRICT_PLUGINS", "") == "1",
+    )
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The table that a settings file holds, and the line of each key. Raises `SettingsError` with line and column."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: byte {error.start} is not UTF-8", mend="save the file as UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"settings file {path} can't be read: {error.strerror}") from None
+    reader = {".json": _read_json, ".toml": _read_toml}.get(path.suffix.lower(), _read_yaml)
+    table, lines = reader(path, text)
+    if not isinstance(table, dict):
+        raise SettingsError(f"{path}: the file has to hold a table of settings, not a {type(table).__name__}")
+    return table, lines
+
+
+def _find(config: Path | None, workspace: Path) -> Path | None:
+    if config is not None:
+        if not config.is_file():
+            raise UserError(f"settings file {config} does not exist", mend="see --config")
+        return config
+    return next((workspace / name for name in FILES if (workspace / name).is_file()), None)
+
+
+def _read_yaml(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    import yaml  # only a run with a settings file pays for it
+
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        table = loader.construct_document(node) if node is not None else {}
+        lines = dict(_yaml_lines(node, ()))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise SettingsError(f"{path}:{place} {error.problem}", mend="the file is not valid YAML") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: as of a date that is none
+        raise SettingsError(f"{path}: {' '.join(str(error).split())}", mend="the file is not valid YAML") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: it is nested too deeply, or within itself") from None
+    return table, lines
+
+
+def _yaml_lines(node: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
+    found: list[tuple[tuple[str, ...], int]] = []
+    if getattr(node, "id", "") == "mapping":
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            found += [(here, key.start_mark.line + 1), *_yaml_lines(value, here)]
+    return found
+
+
+def _read_json(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    try:
+        return json.loads(text), {}
+    except json.JSONDecodeError as error:
+        raise SettingsError(
+            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}", mend="the file is not valid JSON"
+        ) from None
+
+
+def _read_toml(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        return tomllib.loads(text), {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}", mend="the file is not valid TOML") from None
+
+
+def _with_profile(
+    table: dict[str, Any], wanted: str | None, path: Path
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """The table with the chosen profile laid over it and the profiles taken out, and where that profile stands.
+
+    The profile is the one that ENVIRONMENT names; without ENVIRONMENT, the only one in the file, if there is just one.
+    """
+    listed = table.get("profiles") or {}
+    if not isinstance(listed, dict):
+        raise SettingsError(f"{path}: profiles has to be a table of profiles")
+    profiles = {**listed, **{name: table[name] for name in PROFILES if name in table}}
+    if wanted and isinstance(table.get(wanted), dict) and wanted not in profiles and not _is_setting(wanted):
+        profiles[wanted] = table[wanted]
+    plain = {key: value for key, value in table.items() if key not in profiles and key != "profiles"}
+    chosen = wanted if wanted in profiles else next(iter(profiles)) if len(profiles) == 1 and not wanted else None
+    if chosen is None:
+        return plain, None
+    if not isinstance(profiles[chosen], dict):
+        raise SettingsError(f"{path}: the profile {chosen!r} has to be a table of settings")
+    place = (chosen,) if chosen in table else ("profiles", chosen)
+    return _laid_over(plain, profiles[chosen]), place
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """One table over another: tables in both are merged, anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _laid_over(below[key], value) if both else value
+    return merged
+
+
+def _is_setting(name: str) -> bool:
+    from .settings import Settings  # only for a file with a profile of an unusual name
+
+    return name in Settings.model_fields
+
+
+def environment() -> dict[str, str]:
+    """The environment of the process, as a plain table."""
+    return dict(os.environ)

@@ -1,0 +1,250 @@
+"""State on disk: a checked JSON document, written so that a crash at any instant leaves one that loads.
+
+A run's folder holds `state.json` and `state.prev.json`, the one saved before. Each carries a SHA-256 of its own content,
+so a torn or edited file is refused and the other one is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .contracts import Saved
+from .errors import StoreError
+from .state import SCHEMA, RunState
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+CURRENT = "state.json"
+PREVIOUS = "state.prev.json"
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """`content` as readable JSON, plain ASCII, with a checksum that `unseal` verifies. Dataclasses stand for their fields."""
+    return (_lines({"checksum": _checksum(content), **content}, 2) + "\n").encode("ascii")
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The content that was sealed. Raises `StoreError` if `data` is torn or was edited."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError("is torn or was edited: not JSON") from error
+    if not isinstance(content, dict):
+        raise StoreError("is torn or was edited: not a JSON object")
+    said = content.pop("checksum", None)
+    if said != _checksum(content):
+        raise StoreError("is torn or was edited: the checksum does not match")
+    return content
+
+
+def dump(state: RunState) -> bytes:
+    """`state` as a checked document; `parse` reads it back."""
+    return seal({"state": state})
+
+
+def parse(data: bytes) -> RunState:
+    """The state in a document of `dump`. Raises `StoreError` if it is torn, edited, or of a newer Ralph."""
+    return state_of(unseal(data))
+
+
+def state_of(content: Mapping[str, Any]) -> RunState:
+    """The state in unsealed `content`. Raises `StoreError` if there is none that this Ralph understands."""
+    from pydantic import ValidationError  # heavy, and only needed when something is loaded
+
+    fields = content.get("state")
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise StoreError(
+            f"was written by a newer Ralph (state schema {schema}, this one reads {SCHEMA}): upgrade ralph-core"
+        )
+    try:
+        return _adapter().validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StoreError(f"does not hold a run's state: {where}: {first['msg']}") from error
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[RunState]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunState)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    # Over the values, not the bytes: indenting the file is harmless, changing a figure is not.
+    canonical = json.dumps(content, default=_fields, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _lines(value: Any, depth: int, margin: str = "\n") -> str:
+    """JSON with a line for each field down to `depth`: as readable as indented, and several times as fast."""
+    value = _fields(value) if is_dataclass(value) else value
+    if not depth or not value or not isinstance(value, dict):
+        return json.dumps(value, default=_fields)
+    inner = margin + " "
+    lines = [f"{json.dumps(key)}: {_lines(item, depth - 1, inner)}" for key, item in value.items()]
+    return "{" + inner + f",{inner}".join(lines) + margin + "}"
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):  # one that is not a dict
+        return dict(value)
+    if not is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} can't be saved")
+    return vars(value)  # not `asdict`: that copies all of it first
+
+
+# --- a run's folder ---------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, state: RunState) -> None:
+    """Save `state` in `folder` and keep the one before; at every instant one of the two loads.
+
+    The caller sees to it that nobody else writes there. Raises `StoreError` naming the path; the old state still loads.
+    """
+    current = folder / CURRENT
+    temporary = _temporary(current)
+    try:
+        _write_durably(temporary, dump(state))
+        _keep(current, folder / PREVIOUS)
+        temporary.replace(current)
+        sync_folder(folder)
+    except OSError as error:
+        raise unwritable(current, error) from error
+    finally:
+        discard(temporary)
+
+
+def read(folder: Path) -> Saved:
+    """The newest state in `folder` that is whole; its `note` says so if that is not the newest one written.
+
+    Raises `StoreError` that names the folder and says what is wrong with each file.
+    """
+    faults = []
+    for name in (CURRENT, PREVIOUS):
+        try:
+            state = parse((folder / name).read_bytes())
+        except FileNotFoundError:
+            faults.append(f"{name} is missing")
+        except OSError as error:
+            faults.append(f"{name} can't be read: {error.strerror or error}")
+        except StoreError as error:
+            faults.append(f"{name} {error}")
+        else:
+            return Saved(state, f"{folder / CURRENT}: {faults[0]}; the state saved before it is used" if faults else "")
+    raise StoreError(f"{folder}: no state that loads ({'; '.join(faults)})")
+
+
+def loads(folder: Path) -> bool:
+    """Whether a state in `folder` is whole, without building it."""
+    return _is_whole(folder / CURRENT) or _is_whole(folder / PREVIOUS)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind in `folder`. Only for who holds the right to write there."""
+    for leftover in folder.glob(".state*.tmp"):
+        discard(leftover)
+
+
+def _keep(current: Path, previous: Path) -> None:
+    """Make `previous` what `current` is, unless `current` is torn: then the good one is not given up for it."""
+    if not _is_whole(current):
+        return
+    link = _temporary(previous)
+    discard(link)
+    try:
+        os.link(current, link)  # `current` stays in place all the time
+    except OSError:  # a file system without hard links
+        write_atomically(previous, current.read_bytes())
+        return
+    try:
+        link.replace(previous)
+    finally:
+        discard(link)  # also after success: replacing a file by another link to itself leaves both names
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        unseal(path.read_bytes())
+    except (OSError, StoreError):
+        return False
+    return True
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def ensure_home(home: Path) -> None:
+    """Make Ralph's state directory, which ignores itself in git. Raises `StoreError` naming the path."""
+    ignore = home / ".gitignore"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not ignore.exists():
+            ignore.write_bytes(b"*\n")  # nothing that could be lost: it is made anew
+    except OSError as error:
+        raise unwritable(home, error) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` durably: after a crash there is either the old file or the new one, never a part.
+
+    Raises `StoreError` naming the path; then the old file is still there and nothing else is left behind.
+    """
+    temporary = _temporary(path)
+    try:
+        _write_durably(temporary, data)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        discard(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """The error to raise when `path` could not be written because of `error`."""
+    return StoreError(f"can't write {path}: {error.strerror or error}")
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _temporary(path: Path) -> Path:
+    # In the same folder, for the rename; by process and thread, for two writers of one file must not share it.
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file, if that can be done."""
+    try:
+        path.unlink()
+    except OSError:
+        pass  # it is not there, or the folder can't be written: what matters is said by the one who calls

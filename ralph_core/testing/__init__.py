@@ -1,0 +1,1 @@
+"""The conformance kit and the helpers for plugin tests."""

@@ -1,0 +1,222 @@
+"""Writes the reference pages that come from the code: `python scripts/gen_docs.py`, or `--check` to say which are stale."""
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from pydantic import BaseModel
+
+from ralph_core import contracts
+from ralph_core.cli.app import app
+from ralph_core.hookspecs import RalphSpec
+from ralph_core.plugins import KINDS, PluginChoice, build_manager
+from ralph_core.settings import Settings
+from ralph_core.sources import ENVIRONMENT
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+OURS = ("ralph-core", "ralph-claude", "ralph-gemini", "ralph-qchat")
+
+FLAGS = {
+    "no_git": "git_enabled",
+    "no_archive": "archive_enabled",
+    "no_plugin": "plugins.disable",
+    "command": "agents.command.command",
+    "commit": "stores.git.commit",
+}
+"""Options of `ralph run` that set a setting of another name."""
+NO_SETTINGS = ("text", "config")
+"""Options of `ralph run` that are no settings: the prompt itself, and the settings file."""
+
+SETTINGS_HEAD = """\
+# Settings
+
+The command line wins over the environment, the environment over the settings file, and that over the defaults. The file
+is `--config FILE`, or the first of `ralph.yml`, `ralph.yaml`, `ralph.json` and `ralph.toml` in the workspace. A table
+`production`, `staging`, `development` or `testing` in it, or any under `profiles`, is a profile: laid over the rest when
+`ENVIRONMENT` names it, or when it is the only one and `ENVIRONMENT` is not set. Lists may be written as comma lists.
+An unknown setting is an error. Times are in seconds.
+
+"""
+SETTINGS_TAIL = """
+## Variables that are no settings
+
+| Variable | Meaning |
+|---|---|
+| `ENVIRONMENT` | The profile of the settings file. |
+| `RALPH_PLUGINS` | A comma list: only these plugins are loaded; empty, none. |
+| `RALPH_STRICT_PLUGINS` | `1`: a broken plugin is raised with its traceback. |
+| `OTEL_*`, `TRACEPARENT` | See [traces](../operations.md#traces). |
+"""
+HOOKS_HEAD = """\
+# Hooks
+
+A plugin is a module (or a class, or an instance) that an entry point of the group `ralph.plugins` names; the entry point's
+name is the plugin's name. Its functions are marked with `hookimpl`, and may leave out arguments that they do not need:
+
+```python
+from ralph_core import Section, hookimpl
+
+
+@hookimpl
+def ralph_prompt_sections(task):
+    return [Section("House rules", "Run the tests before you end.")]
+```
+
+```toml
+[project.entry-points."ralph.plugins"]
+house = "my_package.house"
+```
+
+Implementations are called one at a time, in the order of the plugins' names (`tryfirst` before, `trylast` after all
+others), each in a span of its own. Hook wrappers are refused.
+"""
+BASES = ("Provider", "Agent", "CommandAgent", "CheckpointStore", "AuditSink", "LimitPolicy")
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    rows = list(_rows(Settings, ""))
+    page = SETTINGS_HEAD + _table(rows)
+    sections = list(_sections())
+    for model in dict.fromkeys(model for _, model in sections):
+        names = [name for name, other in sections if other is model]  # `q` and `kiro` share one
+        page += f"\n## {', '.join(names)}\n\n{_table(list(_rows(model, names[0] + '.')))}"
+    return page + SETTINGS_TAIL
+
+
+def flags() -> dict[str, str]:
+    """Setting: the option of `ralph run` that sets it."""
+    found = {}
+    for parameter in typer.main.get_command(app).commands["run"].params:
+        if parameter.name not in NO_SETTINGS:
+            found[FLAGS.get(parameter.name, parameter.name)] = ", ".join(parameter.opts)
+    return found
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The providers of this repository that have settings: name of the section, model."""
+    plugins = build_manager(PluginChoice())
+    ours = {row.name for row in plugins.rows if row.distribution in OURS}
+    for kind, table in plugins.providers.items():
+        for name, (plugin, provider) in sorted(table.items()):
+            if plugin in ours and provider.settings is not None:
+                module, _, attribute = provider.settings.partition(":")
+                yield f"{KINDS[kind][1]}.{name}", getattr(import_module(module), attribute)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
+    words, options = _docstrings(model), flags()
+    variables = {key: name for name, key in ENVIRONMENT.items()}
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        if isinstance(field.default, BaseModel):
+            yield from _rows(type(field.default), key + ".")
+            continue
+        default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+        yield key, default, variables.get(key, ""), options.get(key, ""), words[name]
+        for item in get_args(field.annotation):
+            if isinstance(item, type) and issubclass(item, BaseModel):
+                yield from _rows(item, key + "[].")
+
+
+def _table(rows: list[tuple[str, str, str, str, str]]) -> str:
+    lines = ["| Setting | Default | Variable | Option | Meaning |", "|---|---|---|---|---|"]
+    for key, default, variable, flag, words in rows:
+        cells = (f"`{key}`", default, f"`{variable}`" if variable else "", f"`{flag}`" if flag else "", words)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if value in (None, (), {}, ""):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{', '.join(value) if isinstance(value, tuple) else format(value, 'g') if isinstance(value, float) else value}`"
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The string below each field."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(node, ast.ClassDef)
+        for field, words in zip(node.body, node.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                assert isinstance(words, ast.Expr), f"{base.__name__}.{field.target.id} has no docstring"
+                assert isinstance(words.value, ast.Constant), f"{base.__name__}.{field.target.id} has no docstring"
+                found[field.target.id] = " ".join(str(words.value.value).split())
+    return found
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def hooks_page() -> str:
+    hooks = {name: value for name, value in vars(RalphSpec).items() if name.startswith("ralph_")}
+    declaring = {hook for hook, _ in KINDS.values()}
+    page = HOOKS_HEAD
+    page += "\n## Declared\n\nCalled once, when plugins are gathered; pure, no I/O. A plugin that raises here is not used.\n"
+    page += "".join(_hook(name, hooks[name]) for name in hooks if name in declaring)
+    page += "\n## In the loop\n\nAn exception, or an answer of the wrong type, stops the run (exit code 1) and names the plugin.\n"
+    page += "".join(_hook(name, hooks[name]) for name in hooks if name not in declaring)
+    page += "\n## What a plugin provides\n"
+    return page + "".join(_base(getattr(contracts, name)) for name in BASES)
+
+
+def _hook(name: str, function: Any) -> str:
+    options = function.ralph_spec
+    first = "\n\nThe first answer that is not `None` wins." if options["firstresult"] else ""
+    return f"\n### {name}\n\n```python\n{_signature(name, function)}\n```\n\n{_doc(function)}{first}\n"
+
+
+def _base(cls: type) -> str:
+    page = f"\n### {cls.__name__}\n\n{_doc(cls)}\n"
+    if cls.__name__ == "Provider":
+        fields = ", ".join(_argument(argument) for argument in inspect.signature(cls).parameters.values())
+        return f"{page}\n```python\nProvider({fields})\n```\n"
+    for name, function in vars(cls).items():
+        if inspect.isfunction(function) and not name.startswith("_") and function.__doc__:
+            page += f"\n```python\n{_signature(name, function)}\n```\n\n{_doc(function)}\n"
+    return page
+
+
+def _signature(name: str, function: Any) -> str:
+    signature = inspect.signature(function)
+    arguments = [_argument(argument) for argument in signature.parameters.values() if argument.name != "self"]
+    return f"def {name}({', '.join(arguments)}) -> {signature.return_annotation}"
+
+
+def _argument(argument: inspect.Parameter) -> str:
+    default = f" = {argument.default!r}" if argument.default is not argument.empty else ""
+    return f"{argument.name}: {argument.annotation}{default}"
+
+
+def _doc(thing: Any) -> str:
+    return inspect.cleandoc(thing.__doc__ or "")
+
+
+PAGES = {"reference/settings.md": settings_page, "reference/hooks.md": hooks_page}
+
+
+def stale() -> list[str]:
+    """The pages that are not as the code would write them."""
+    return [name for name, page in PAGES.items() if (DOCS / name).read_text(encoding="utf-8") != page()]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(f"stale: {', '.join(stale())}; run `make docs`" if stale() else 0)
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+        print(f"written  docs/{name}")
