@@ -1,0 +1,153 @@
+"""Claude Code as an agent: one headless process an attempt, prompt on standard input, events by streamed JSON.
+
+The command line rather than the SDK: the SDK (claude-agent-sdk 0.2.186) brings a second copy of the CLI, 166 MB and 30
+dependencies, and takes a second to import; what it adds (callbacks before a tool runs) is done by a hook (`asking`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ralph_core.contracts import Command, CommandAgent, Context, Probe, Request
+from ralph_core.events import Event
+
+from .asking import ASKING_ENV, asking
+from .credentials import credentials
+from .settings import ClaudeSettings
+from .stream import Stream
+
+TESTED = "2.1.197"
+"""Version of Claude Code (npm, November 2026) that all of this was tried with."""
+
+LEAST_BUDGET = 0.000001
+"""US dollars; it refuses to start with a budget of 0."""
+
+FIXED_ENV = {
+    # Without it Claude Code looks up and contacts hosts that have nothing to do with the work.
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    # A run that starts with one version should end with it.
+    "DISABLE_AUTOUPDATER": "1",
+}
+
+STOP = ((signal.SIGINT, 2.0), (signal.SIGTERM, 2.0))
+"""It ends cleanly on INT, with a result and its tools killed, within 0.1 to 1.6 s. Together 4 s: Ralph stops within 5."""
+
+
+class ClaudeAgent(CommandAgent):
+    """Runs `claude -p`. Settings: `ClaudeSettings`."""
+
+    settings: ClaudeSettings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings or ClaudeSettings(), context)
+        self._stream = Stream()
+
+    def probe(self) -> Probe:
+        name = self.settings.executable
+        executable = shutil.which(os.path.expanduser(name), path=self.context.env.get("PATH"))  # noqa: PTH111 - a bare name stays one
+        if executable is None:
+            advice = "install Claude Code (npm install -g @anthropic-ai/claude-code), or set agents.claude.executable"
+            return Probe(missing=(f"no program {name!r} on PATH: {advice}",), notes=self._notes())
+        version, complaint = self._version(executable)
+        missing, notes = [complaint] if complaint else [], list(self._notes())
+        if version and version.split(".", 1)[0] != TESTED.split(".", 1)[0]:
+            notes.append(f"version {version} is untested; this adapter was tried with {TESTED}")
+        found = credentials({**self.context.env, **self.settings.env}, self.context.workspace)
+        if found:
+            notes.append(f"credentials: {found} (found, not tried)")
+        elif os.uname().sysname == "Darwin":
+            notes.append("no credentials found, but the keychain, where macOS keeps logins, was not looked at")
+        else:
+            missing.append(
+                "no credentials: set ANTHROPIC_API_KEY or CLAUDE_API_KEY, or log in once (run claude, then /login), or set "
+                "CLAUDE_CODE_OAUTH_TOKEN to what `claude setup-token` prints"
+            )
+        return Probe(executable, version, tuple(missing), tuple(notes))
+
+    def begin(self, request: Request) -> None:
+        self._stream = Stream()
+
+    def command(self, request: Request) -> Command:
+        # A first "/" would make the prompt a command of Claude Code's own ("Unknown command", no model call, exit code 0).
+        prompt = f"\n{request.prompt}" if request.prompt.startswith("/") else request.prompt
+        return Command(
+            argv=(os.path.expanduser(self.settings.executable), *self._options(request)),  # noqa: PTH111 - as in probe
+            env={**self._env(request.env), **(ASKING_ENV if request.ask else {})},
+            cwd=str(request.workspace),
+            stdin=prompt.encode(),
+            stop=STOP,
+        )
+
+    def parse(self, line: bytes) -> Iterable[Event]:
+        return self._stream.events(line)
+
+    def _options(self, request: Request) -> Iterable[str]:
+        settings, mode, last = self.settings, self.settings.permission_mode, self.settings.extra_args
+        if request.ask is not None:
+            last = asking(request.ask, last, request.workspace, allows=mode == "bypassPermissions")
+            # What fails to ask is then denied by Claude Code itself, where the mode that was asked for would let it run.
+            mode = "dontAsk" if mode == "bypassPermissions" else mode
+        yield from ("-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages")
+        yield from ("--permission-mode", mode)
+        if settings.model:
+            yield from ("--model", settings.model)
+        if settings.allowed_tools:
+            yield from ("--allowedTools", *settings.allowed_tools)
+        if settings.disallowed_tools:
+            yield from ("--disallowedTools", *settings.disallowed_tools)
+        if settings.append_system_prompt:
+            yield from ("--append-system-prompt", settings.append_system_prompt)
+        if settings.max_turns:
+            yield from ("--max-turns", str(settings.max_turns))
+        if request.budget is not None:  # it sees what its sub-agents cost, which is not in the stream before the end
+            yield from ("--max-budget-usd", f"{max(request.budget, LEAST_BUDGET):.6f}")
+        yield from last
+
+    def _env(self, base: Mapping[str, str]) -> dict[str, str]:
+        """The environment of the process: the base, over it what this adapter needs, over that the user's own."""
+        env = {**base, **FIXED_ENV, "CLAUDE_CODE_MAX_RETRIES": str(self.settings.max_retries)}
+        if self._sandbox_needed():
+            env["IS_SANDBOX"] = "1"
+        env.update(self.settings.env)
+        # Set where Ralph itself was started by Claude Code; versions since 2.1.39 refuse to start then
+        # (https://github.com/anthropics/claude-agent-sdk-python/issues/573).
+        env.pop("CLAUDECODE", None)
+        # Ralph's own name for the key wins over the general one, which may be meant for something else.
+        key = env.pop("CLAUDE_API_KEY", "")
+        if key:
+            env["ANTHROPIC_API_KEY"] = key
+        return env
+
+    def _sandbox_needed(self) -> bool:
+        return os.geteuid() == 0 and self.settings.permission_mode == "bypassPermissions"
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self._sandbox_needed():
+            return ()
+        return ("runs as root: IS_SANDBOX=1 is set for it, without which it refuses the mode bypassPermissions",)
+
+    def _version(self, executable: str) -> tuple[str | None, str]:
+        """The version, or None and what is wrong."""
+        try:
+            done = subprocess.run(
+                [executable, "--version"],
+                env={**self.context.env, **FIXED_ENV},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=10,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None, f"{executable} --version did not answer within 10 s"
+        except OSError as error:
+            return None, f"{executable} can't be run: {error.strerror or error}"
+        words = done.stdout.decode(errors="replace").split()
+        if done.returncode != 0 or not words:
+            complaint = " ".join(done.stderr.decode(errors="replace").split())[-200:]
+            return None, f"{executable} --version failed (exit code {done.returncode}): {complaint or 'no output'}"
+        return words[0], ""

@@ -1,0 +1,24 @@
+"""What ralph-claude brings. Imported when plugins are listed, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ralph_core.contracts import Agent, Provider
+from ralph_core.hookspecs import hookimpl
+
+
+@hookimpl
+def ralph_agents() -> Sequence[Provider[Agent]]:
+    """One agent: `claude`."""
+    return (
+        Provider(
+            name="claude",
+            summary="Claude Code, headless (claude -p), with streamed JSON",
+            factory="ralph_claude.agent:ClaudeAgent",
+            settings="ralph_claude.settings:ClaudeSettings",
+            capabilities=frozenset(
+                {"tools", "asks", "session", "usage", "usage-live", "cost", "budget", "sub-agents", "quota"}
+            ),
+        ),
+    )

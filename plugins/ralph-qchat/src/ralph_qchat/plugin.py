@@ -1,0 +1,21 @@
+"""What ralph-qchat brings. Imported when plugins are listed, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ralph_core.contracts import Agent, Provider
+from ralph_core.hookspecs import hookimpl
+
+SETTINGS = "ralph_qchat.settings:ChatSettings"
+
+
+@hookimpl
+def ralph_agents() -> Sequence[Provider[Agent]]:
+    """`q` and `qchat` are one agent under two names, and take whichever program is there; `kiro` takes Kiro CLI only."""
+    q, kiro = "ralph_qchat.agent:QChatAgent", "ralph_qchat.agent:KiroAgent"
+    return (
+        Provider("q", "Amazon Q Developer CLI (q chat), or its successor Kiro CLI; plain text", q, SETTINGS),
+        Provider("qchat", "the same as q", q, SETTINGS),
+        Provider("kiro", "Kiro CLI (kiro-cli chat); plain text", kiro, SETTINGS),
+    )
