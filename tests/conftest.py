@@ -1,0 +1,257 @@
+"""`ralph` as a user has it: a real process, in a workspace and a home of its own, with agents that play a script."""
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+IDENTITY = {f"GIT_{who}_{what}": f"tester{at}" for who in ("AUTHOR", "COMMITTER") for what, at in (("NAME", ""), ("EMAIL", "@example.org"))}  # fmt: skip
+
+PLAYER = """\
+here=${0%/*}
+n=1
+while [ -e "$here/prompt.$n" ]; do n=$((n + 1)); done
+cat > "$here/prompt.$n"
+env -0 > "$here/env.$n"
+echo $$ > "$here/pid.$n"
+step=$here/step.$n
+[ -e "$step" ] || step=$here/step.last
+. "$step"
+"""
+
+
+class Agent:
+    """A shell script for the command agent: its n-th process plays the n-th step, and every later one the last."""
+
+    def __init__(self, folder, steps):
+        folder.mkdir()
+        self.folder = folder
+        for number, step in enumerate(steps, 1):
+            (folder / f"step.{number}").write_text(step)
+        (folder / "step.last").write_text(steps[-1])
+        (folder / "play").write_text(PLAYER)
+        self.command = f"exec sh {shlex.quote(str(folder / 'play'))}"
+
+    @property
+    def calls(self):
+        """How many processes of it were started."""
+        return sum(1 for _ in self.folder.glob("env.*"))
+
+    @property
+    def pids(self):
+        return [int(path.read_text()) for path in self.folder.glob("pid.*") if path.read_text().strip()]
+
+    def prompt(self, number=1):
+        """What the n-th process was given on standard input, byte for byte."""
+        return (self.folder / f"prompt.{number}").read_bytes()
+
+    def environment(self, number=1):
+        entries = (self.folder / f"env.{number}").read_bytes().decode(errors="replace").split("\0")
+        return dict(entry.split("=", 1) for entry in entries if entry)
+
+
+class Ralph:
+    """`ralph` in one workspace, a git repository with one commit."""
+
+    def __init__(self, root):
+        self.root, self.workspace, self.site = root, root / "work", root / "site"
+        for folder in (self.workspace, self.site, root / "home"):
+            folder.mkdir()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root / "home"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": os.pathsep.join([str(self.site), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **IDENTITY,
+        }
+        self.processes = []
+        self.git("init", "-q", "-b", "main")
+        self.write("README", "hello\n")
+        self.git("add", ".")
+        self.git("commit", "-q", "-m", "begin")
+
+    # --- doing ---
+
+    def __call__(self, *arguments, env=None, cwd=None, limit=60, **options):
+        """Run `ralph` to its end."""
+        process = self.start(*arguments, env=env, cwd=cwd, **options)
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            process.kill()
+            out, err = process.communicate()
+            pytest.fail(f"`ralph {' '.join(map(str, arguments))}` took more than {limit} s:\n{out}\n{err}")
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def start(self, *arguments, env=None, cwd=None, **options):
+        """Start `ralph` and return at once."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ralph_core", *map(str, arguments)],
+            env=self.env | (env or {}),
+            cwd=cwd or self.workspace,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="surrogateescape",
+            **options,
+        )
+        self.processes.append(process)
+        return process
+
+    def flags(self, agent, *more, task="Do what is to be done."):
+        """The command line of a run with the command agent."""
+        command = agent.command if isinstance(agent, Agent) else agent
+        return ["run", "-a", "command", "--command", command, *([] if task is None else ["-p", task]), *more]
+
+    def run(self, agent, *more, task="Do what is to be done.", **options):
+        """A run with the command agent, to its end."""
+        return self(*self.flags(agent, *more, task=task), **options)
+
+    def begin(self, agent, *more, task="Do what is to be done.", **options):
+        """A run with the command agent, just started."""
+        return self.start(*self.flags(agent, *more, task=task), **options)
+
+    def agent(self, *steps):
+        return Agent(self.root / f"agent{len(list(self.root.glob('agent*')))}", steps)
+
+    def write(self, name, text):
+        path = self.workspace / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def settings(self, text):
+        return self.write("ralph.yml", text)
+
+    def plugin(self, name, code, *, distribution=None, version="1.2.3", entry=None):
+        """Install a plugin: a module in a distribution of its own, with its entry point."""
+        distribution = distribution or f"ralph-{name}"
+        module = f"{distribution.replace('-', '_')}_module"
+        (self.site / f"{module}.py").write_text(code)
+        info = self.site / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[ralph.plugins]\n{name} = {module}{entry or ''}\n")
+
+    def git(self, *arguments):
+        done = subprocess.run(["git", *arguments], cwd=self.workspace, env=self.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # --- looking ---
+
+    @property
+    def home(self):
+        return self.workspace / ".agent"
+
+    @property
+    def folders(self):
+        """The folders of the runs, the oldest first."""
+        return sorted((self.home / "runs").glob("2*"))
+
+    @property
+    def folder(self):
+        """The folder of the only run."""
+        (folder,) = self.folders
+        return folder
+
+    def state(self):
+        return json.loads((self.folder / "state.json").read_text())["state"]
+
+    def records(self):
+        """The account, in order."""
+        return [json.loads(line) for line in (self.home / "audit" / "audit.jsonl").read_text().split("\n") if line]
+
+    def types(self):
+        return [record["type"] for record in self.records()]
+
+    def spans(self, phase="end"):
+        lines = [json.loads(line) for line in (self.folder / "trace.jsonl").read_text().split("\n") if line]
+        return [line for line in lines if line["phase"] == phase]
+
+    def snapshots(self):
+        """The refs of all snapshots."""
+        return self.git("for-each-ref", "--format=%(refname)", "refs/ralph").split()
+
+    def repository(self):
+        """All of the user's own that Ralph must not touch: refs, HEAD, index, stash, status."""
+        index = self.workspace / ".git" / "index"
+        return {
+            "refs": [line for line in self.git("for-each-ref").splitlines() if "\trefs/ralph/" not in line],
+            "head": (self.workspace / ".git" / "HEAD").read_text(),
+            "index": index.read_bytes(),
+            "stash": self.git("stash", "list"),
+            "status": self.git("--no-optional-locks", "status", "--porcelain=v2", "--branch"),
+            "config": (self.workspace / ".git" / "config").read_bytes(),
+            "hooks": sorted(path.name for path in (self.workspace / ".git" / "hooks").glob("*")),
+        }
+
+    def tree(self, top=None):
+        """Every file and folder below the workspace, with size and time."""
+        top = top or self.workspace
+        seen = {str(path.relative_to(top)): path.lstat() for path in top.rglob("*")}
+        return {name: (stat.st_size if not os.path.isdir(top / name) else 0, stat.st_mtime_ns) for name, stat in seen.items()}  # fmt: skip
+
+    def refuses(self, *arguments, says=(), code=2, **options):
+        """It ends at once, with one line that says all of `says`, and has written nothing."""
+        before = self.tree()
+        done = self(*arguments, **options)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("ralph: ")
+        for words in [says] if isinstance(says, str) else says:
+            assert words in done.stderr
+        assert self.tree() == before
+        return done.stderr
+
+    def until(self, condition, *, limit=20.0):
+        """What the condition comes to, once it is true."""
+        deadline = time.monotonic() + limit
+        while not (result := condition()):
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.02)
+        return result
+
+    def end(self, process, *, limit=20.0):
+        """Wait for a started `ralph`."""
+        out, err = process.communicate(timeout=limit)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @staticmethod
+    def alive(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    @staticmethod
+    def without_privilege():
+        """For `preexec_fn`: root loses what lets it write where permissions forbid it."""
+        libc = ctypes.CDLL(None)
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.fixture
+def ralph(tmp_path):
+    ralph = Ralph(tmp_path)
+    yield ralph
+    for process in ralph.processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for stream in (process.stdout, process.stderr):
+            stream.close()
