@@ -142,7 +142,8 @@ class AttemptRunner:
         return self.run.parts.plugins.prepare_command(command, self.run.state)
 
     def _spawned(self, job: Job) -> None:
-        self.run.save(current=replace(self._current, pid=job.pid, pid_started=job.identity))
+        # Not durable: no process survives the power cut that this would have to survive.
+        self.run.save(durable=False, current=replace(self._current, pid=job.pid, pid_started=job.identity))
 
     # --- meanwhile ---
 
@@ -252,7 +253,8 @@ class AttemptRunner:
         """Save what was spent so far, before anyone judges it: a kill right now must not make it unspent."""
         spend = self._meter.spend()
         total = self.run.state.spend.at_least(self._booked_before + spend)
-        self.run.save(current=replace(self._current, spend=spend), spend=total)
+        if spend != self._current.spend or total != self.run.state.spend:
+            self.run.save(current=replace(self._current, spend=spend), spend=total)
 
     def _record(self, type_: str, message: str = "", **more: Any) -> None:
         self.run.parts.trail.record(type_, actor=self.agent, message=message, **more)

@@ -296,10 +296,11 @@ class CheckpointStore(Provided, ABC):
         """Take over the writing of a run; whoever had it before is fenced off."""
 
     @abstractmethod
-    def save(self, state: RunState, lease: Lease) -> None:
-        """Save atomically and durably: after a crash at any instant, this state or the one before loads.
+    def save(self, state: RunState, lease: Lease, *, durable: bool = True) -> None:
+        """Save atomically: after a crash at any instant, this state or the one before loads.
 
-        Raises `LeaseLost` if a newer claim exists; then nothing was written.
+        `durable`: also after a power cut. False for what a power cut makes void or another record holds: such a state has
+        to survive the death of Ralph alone. Raises `LeaseLost` if a newer claim exists; then nothing was written.
         """
 
     @abstractmethod

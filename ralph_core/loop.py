@@ -90,7 +90,8 @@ class Loop:
         if state.judged != state.finished:
             gates = await Gates(run).check() if last.claimed else ()
             stands = last.claimed and all(gate.passed for gate in gates)
-            run.save(judged=state.finished, gates=gates, confirmations=state.confirmations + 1 if stands else 0)
+            keep = run.save if last.claimed else run.note  # without a claim, a resume would find the same again
+            keep(judged=state.finished, gates=gates, confirmations=state.confirmations + 1 if stands else 0)
         if run.state.confirmations >= run.parts.settings.completion.confirmations:
             raise Ended(Outcome(OutcomeKind.COMPLETED, _verified(run.state.gates), by=last.agent))
 

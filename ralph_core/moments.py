@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class MomentLog:
 
     def __init__(self, folder: Path, redactor: Redactor) -> None:
         self._path, self._redactor = folder / FILE, redactor
-        self._before: dict[str, Any] = {}
+        self._before: RunState | None = None
         self._elapsed = 0.0
 
     def write(self, moment: Moment, state: RunState) -> None:
@@ -33,11 +33,13 @@ class MomentLog:
         if moment.kind is MomentKind.TICK and state.elapsed - self._elapsed < TICK_EVERY:
             return
         self._elapsed = state.elapsed
-        fields = asdict(state)
+        before, self._before = self._before, state
         changed = {
-            name: value for name, value in fields.items() if name not in self._before or self._before[name] != value
+            name: _plain(value)
+            for name, value in vars(state).items()
+            if before is None
+            or value is not getattr(before, name)  # most are the same object: a state is never changed
         }
-        self._before = fields
         event = fields_of(moment.event) if moment.event is not None else None
         line = {"moment": moment.kind.value, "event": event, "state": changed}
         try:
@@ -45,6 +47,13 @@ class MomentLog:
                 stream.write(json.dumps(self._redactor.value(line), default=str) + "\n")
         except OSError:  # as the docstring says
             pass
+
+
+def _plain(value: Any) -> Any:
+    """`value` with dataclasses as objects."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def read_moments(folder: Path) -> Iterator[tuple[Moment, RunState]]:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,12 +25,26 @@ class Ruling:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class _Question:
-    policy: LimitPolicy
+@dataclass
+class _Round:
+    """One moment, as it goes from policy to policy; filled by the thread that asks, read by the loop."""
+
     moment: Moment
     state: RunState
-    answer: asyncio.Future[object]
+    done: asyncio.Future[None]
+    answers: list[_Answer] = field(default_factory=list)
+    asked: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
+    """Which policy is asked now, and since when (`time.monotonic`)."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a policy answered, or raised; times in nanoseconds since the epoch."""
+
+    value: object
+    raised: BaseException | None
+    started: int
+    ended: int
 
 
 class Policies:
@@ -46,74 +60,85 @@ class Policies:
         record: Callable[[str, int, int, Mapping[str, Any], str | None], None],
     ) -> None:
         self._policies, self._plugins, self._record = policies, plugins, record
-        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
+        self._rounds: SimpleQueue[_Round | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def ask(self, moment: Moment, state: RunState) -> list[Ruling]:
         """All rulings, the most severe one first. Raises `PluginFault` for a policy that gives no proper answer."""
-        rulings = [
-            Ruling(name, plugin, await self._judge(name, plugin, policy, moment, state))
-            for name, plugin, policy in self._policies
-        ]
-        return sorted(rulings, key=lambda ruling: -ruling.verdict.severity)
-
-    def close(self) -> None:
-        self._questions.put(None)
-
-    async def _judge(self, name: str, plugin: str, policy: LimitPolicy, moment: Moment, state: RunState) -> Verdict:
-        started = time.time_ns()
-        answer: object = None
-        error: str | None = None
-        try:
-            answer = await asyncio.wait_for(self._answer(policy, moment, state), policy.deadline)
-        except asyncio.TimeoutError:
-            error = f"policy {name!r} gave no answer within {policy.deadline:g} s"
-        except Exception as raised:
-            error = f"policy {name!r} raised {type(raised).__name__}: {raised}"
-        if error is None and not isinstance(answer, (Allow, Ask, Deny, Pause, Stop)):
-            error = f"policy {name!r} answered {answer!r:.80}, which is no verdict"
-        # A tick comes every second and nearly always means "go on": that is no news for a trace.
-        if error is not None or moment.kind is not MomentKind.TICK or not isinstance(answer, Allow):
-            attributes = {
-                "ralph.policy": name,
-                "ralph.plugin": plugin,
-                "ralph.moment": moment.kind.value,
-                "ralph.verdict": type(answer).__name__.lower() if error is None else None,
-            }
-            self._record(f"judge {name}", started, time.time_ns(), attributes, error)
-        if error is not None:
-            raise self._plugins.fault(plugin, error)
-        return answer  # type: ignore[return-value]
-
-    def _answer(self, policy: LimitPolicy, moment: Moment, state: RunState) -> asyncio.Future[object]:
+        if not self._policies:
+            return []
         if self._thread is None:
             # A daemon, since a policy that hangs must not keep Ralph from ending.
             self._thread = threading.Thread(target=self._serve, name="ralph-policies", daemon=True)
             self._thread.start()
-        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._questions.put(_Question(policy, moment, state, answer))
-        return answer
+        asked = _Round(moment, state, asyncio.get_running_loop().create_future())
+        self._rounds.put(asked)
+        hung = await self._finish(asked)
+        rulings = [
+            Ruling(name, plugin, self._verdict(name, plugin, moment, answer))
+            for (name, plugin, _), answer in zip(self._policies, asked.answers, strict=False)
+        ]
+        if hung is not None:
+            name, plugin, policy = self._policies[hung]
+            error = f"policy {name!r} gave no answer within {policy.deadline:g} s"
+            now = time.time_ns()
+            self._told(name, plugin, moment, _Answer(None, None, now - int(policy.deadline * 1e9), now), error)
+            raise self._plugins.fault(plugin, error)
+        return sorted(rulings, key=lambda ruling: -ruling.verdict.severity)
+
+    def close(self) -> None:
+        self._rounds.put(None)
+
+    async def _finish(self, asked: _Round) -> int | None:
+        """Wait until all have answered, or one is past its deadline: then, which."""
+        while not asked.done.done():
+            at, since = asked.asked
+            left = since + self._policies[at][2].deadline - time.monotonic()
+            if left <= 0 and len(asked.answers) <= at:
+                return at
+            await asyncio.wait([asked.done], timeout=max(left, 0.01))
+        return None
+
+    def _verdict(self, name: str, plugin: str, moment: Moment, answer: _Answer) -> Verdict:
+        """The answer, if it is a proper one. Raises `PluginFault`."""
+        error = None
+        if answer.raised is not None:
+            error = f"policy {name!r} raised {type(answer.raised).__name__}: {answer.raised}"
+        elif not isinstance(answer.value, (Allow, Ask, Deny, Pause, Stop)):
+            error = f"policy {name!r} answered {answer.value!r:.80}, which is no verdict"
+        self._told(name, plugin, moment, answer, error)
+        if error is not None:
+            raise self._plugins.fault(plugin, error)
+        return answer.value  # type: ignore[return-value]
+
+    def _told(self, name: str, plugin: str, moment: Moment, answer: _Answer, error: str | None) -> None:
+        # A tick comes every second and nearly always means "go on": that is no news for a trace.
+        if error is None and moment.kind is MomentKind.TICK and isinstance(answer.value, Allow):
+            return
+        attributes = {
+            "ralph.policy": name,
+            "ralph.plugin": plugin,
+            "ralph.moment": moment.kind.value,
+            "ralph.verdict": type(answer.value).__name__.lower() if error is None else None,
+        }
+        self._record(f"judge {name}", answer.started, answer.ended, attributes, error)
 
     def _serve(self) -> None:
-        while (question := self._questions.get()) is not None:
+        while (asked := self._rounds.get()) is not None:
+            for at, (_, _, policy) in enumerate(self._policies):
+                value, raised, started = None, None, time.time_ns()
+                asked.asked = (at, time.monotonic())
+                try:
+                    value = policy.judge(asked.moment, asked.state)
+                except BaseException as error:  # also SystemExit: a policy does not end the process, it stops the run
+                    raised = error
+                asked.answers.append(_Answer(value, raised, started, time.time_ns()))
             try:
-                answer: object = question.policy.judge(question.moment, question.state)
-                error = None
-            except BaseException as raised:  # also SystemExit: a policy does not end the process, it stops the run
-                answer, error = None, raised
-            loop = question.answer.get_loop()
-            try:
-                loop.call_soon_threadsafe(_settle, question.answer, answer, error)
-            except RuntimeError:  # the run was over before this policy came back
+                asked.done.get_loop().call_soon_threadsafe(_settle, asked.done)
+            except RuntimeError:  # the run was over before these policies came back
                 return
 
 
-def _settle(future: asyncio.Future[object], answer: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(answer)
-    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-        future.set_exception(error)
-    else:  # a future can't carry these
-        future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -84,11 +84,11 @@ class Run:
         elapsed = self._elapsed_before + time.monotonic() - self._sat_down
         self.state = replace(self.state, now=time.time(), elapsed=elapsed, audit_seq=self.parts.trail.seq, **changes)
 
-    def save(self, **changes: Any) -> None:
+    def save(self, *, durable: bool = True, **changes: Any) -> None:
         """Replace the state and save it. Raises `StoreError`: what can't be kept must not go on."""
         self.note(**changes)
         with self._the_store():
-            self.parts.store.save(self.state, self.parts.lease)
+            self.parts.store.save(self.state, self.parts.lease, durable=durable)
         self._saved = time.monotonic()
 
     @contextmanager
@@ -122,7 +122,7 @@ class Run:
             if snapshot is not None:
                 pair.message = snapshot.ref
                 pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
-                self.save(snapshot=snapshot.ref)
+                self.save(durable=False, snapshot=snapshot.ref)  # the store itself knows what it has recorded
 
     @property
     def unrecorded(self) -> bool:

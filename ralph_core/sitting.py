@@ -115,7 +115,7 @@ class Sitting:
             if run is not None:
                 run_id = run.run
                 notes.append(f"going on with run {run_id}, iteration {run.finished + 1}")
-                if killed := kill_survivors(run_id):
+                if killed := kill_survivors(run_id, _recorded(run)):
                     notes.append(f"{killed} processes that the run had left behind were killed")
                 if rollback:
                     notes.append(self._roll_back(store, run))
@@ -300,8 +300,10 @@ async def _supervised(run: str) -> AsyncIterator[Awaitable[Supervisor]]:
 
 
 def new_run_id() -> str:
-    """An id that sorts by time: date, time (UTC), and six random hexadecimal digits."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    """An id that sorts by time: date, time (UTC), three hexadecimal digits of the second's fraction, and three at random."""
+    now = time.time()
+    fraction, chance = int(now % 1 * 4096), secrets.randbelow(4096)
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{fraction:03x}{chance:03x}"
 
 
 def _archive(folder: Path, words: str, task: Task) -> None:
@@ -320,6 +322,12 @@ def _abandon(trail: AuditTrail, record: AuditRecord) -> None:
     message = "Ralph was killed"
     trail.record(f"{stem}.abandoned", actor=actor, plugin=plugin, severity=Severity.WARNING, message=message, data=data)
     trail.iteration = 0
+
+
+def _recorded(run: RunState) -> tuple[int, str] | None:
+    """The agent's process that was at work when the state was saved: its pid and its identity."""
+    current = run.current
+    return (current.pid, current.pid_started) if current and current.pid and current.pid_started else None
 
 
 def changed_files(store: CheckpointStore, run: str) -> Sequence[str] | None:

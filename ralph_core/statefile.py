@@ -111,18 +111,20 @@ def _fields(value: Any) -> dict[str, Any]:
 # --- a run's folder ---------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, state: RunState) -> None:
+def write(folder: Path, state: RunState, *, durable: bool = True) -> None:
     """Save `state` in `folder` and keep the one before; at every instant one of the two loads.
 
-    The caller sees to it that nobody else writes there. Raises `StoreError` naming the path; the old state still loads.
+    `durable`: also after a power cut; of two saves in a row, one has to be. The caller sees to it that nobody else writes
+    there. Raises `StoreError` naming the path; the old state still loads.
     """
     current = folder / CURRENT
     temporary = _temporary(current)
     try:
-        _write_durably(temporary, dump(state))
+        _write(temporary, dump(state), durable=durable)
         _keep(current, folder / PREVIOUS)
         temporary.replace(current)
-        sync_folder(folder)
+        if durable:
+            sync_folder(folder)
     except OSError as error:
         raise unwritable(current, error) from error
     finally:
@@ -206,7 +208,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        _write_durably(temporary, data)
+        _write(temporary, data, durable=True)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -229,12 +231,13 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"can't write {path}: {error.strerror or error}")
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, *, durable: bool) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
 
 
 def _temporary(path: Path) -> Path:

@@ -28,11 +28,12 @@ def process_identity(pid: int) -> str | None:
     return f"{boot}:{stat[3]}" if stat and stat[2] else None
 
 
-def kill_survivors(run: str) -> int:
+def kill_survivors(run: str, agent: tuple[int, str] | None = None) -> int:
     """Kill what is left of a run whose Ralph and supervisor are both dead; returns how many processes that were.
 
-    They are known by the run's marker in their environment, and by descending from such a process. This process and its
-    ancestors are spared. Only on Linux; a process that cleared its environment after it was orphaned is not found.
+    They are known by the run's marker in their environment, and by descending from such a process or from the `agent`: the
+    pid and identity that were recorded of it (one started by sudo has no marker). This process and its ancestors are
+    spared. Only on Linux; a process that cleared its environment after it was orphaned is not found.
     """
     spared, pid = set(), os.getpid()
     while pid > 1 and (stat := helper.stat_of(pid)):
@@ -40,7 +41,7 @@ def kill_survivors(run: str) -> int:
         pid = stat[0]
     met: set[int] = set()
     deadline = time.monotonic() + PATIENCE
-    while (found := _marked(run, spared)) and time.monotonic() < deadline:
+    while (found := _marked(run, agent, spared)) and time.monotonic() < deadline:
         fresh = found - met
         met |= found
         for pid in sorted(found, reverse=True):
@@ -50,10 +51,12 @@ def kill_survivors(run: str) -> int:
     return len(met)
 
 
-def _marked(run: str, spared: set[int]) -> set[int]:
-    """The live processes that bear the run's marker, with their descendants."""
+def _marked(run: str, agent: tuple[int, str] | None, spared: set[int]) -> set[int]:
+    """The live processes that bear the run's marker, and the agent that was recorded, with their descendants."""
     marker = os.fsencode(f"{MARKER}={run}")
     known = {0: False, 1: False}
+    if agent is not None and process_identity(agent[0]) == agent[1]:
+        known[agent[0]] = True
     pids = list(helper.newest_first())
     for pid in pids:
         try:

@@ -86,11 +86,11 @@ class TestAClaim:
             "from ralph_core import Provider, hookimpl\n"
             "from ralph_core.builtin.local import LocalStore\n"
             "class Store(LocalStore):\n"
-            "    def save(self, state, lease):\n"
+            "    def save(self, state, lease, *, durable=True):\n"
             "        if state.outcome is not None and not os.path.exists('held'):\n"
             "            open('held', 'w').close()\n"
             "            time.sleep(60)\n"
-            "        super().save(state, lease)\n"
+            "        super().save(state, lease, durable=durable)\n"
             "@hookimpl\n"
             "def ralph_checkpoint_stores():\n"
             "    return [Provider('slow', 'waits', __name__ + ':Store')]\n",

@@ -763,6 +763,14 @@ class TestDeath:
         assert not any(map(alive, daemons))
         assert kill_survivors(run_id) == 0
 
+    def test_a_survivor_without_marker_is_known_by_the_recorded_pid_unless_that_is_anothers_by_now(self):
+        with subprocess.Popen(["env", "-i", "sh", "-c", "sleep 50 & wait"], start_new_session=True) as agent:
+            assert until(lambda: len(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()) == 1)
+            identity = process_identity(agent.pid)
+            assert kill_survivors("cleared", (agent.pid, identity + "0")) == 0
+            assert kill_survivors("cleared", (agent.pid, identity)) == 2
+            assert agent.wait(10) == -signal.SIGKILL
+
     def test_survivors_are_found_with_their_children_and_the_searcher_is_spared(self, tmp_path):
         run_id = f"spared-{os.getpid()}"
         program = f"""

@@ -4,8 +4,11 @@ import json
 import resource
 import shutil
 import subprocess
+import time
 
 import pytest
+
+from ralph_core.sitting import new_run_id
 
 STEP = 'echo "$RALPH_ITERATION" >> done.txt; echo did a piece\n'
 LAST = f"{STEP}echo LOOP_COMPLETE\n"
@@ -144,6 +147,15 @@ class TestWhatMayChangeMeanwhile:
         done = ralph("resume", run, "-i", "3", cwd=clone)
         assert done.returncode == 0, done.stderr
         assert (clone / "done.txt").read_text() == "1\n2\n3\n"
+
+
+def test_ids_of_runs_sort_by_time_within_a_second_too():
+    ids = []
+    for _ in range(50):
+        ids.append(new_run_id())
+        time.sleep(0.001)
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 50
 
 
 def test_of_two_that_resume_one_run_exactly_one_wins(ralph):

@@ -27,6 +27,9 @@ _FORGOTTEN = ".forgotten-"
 class LocalStore(CheckpointStore):
     """State only: `<home>/runs/<id>/state.json`, the one before it, and the `lease` that says who may write."""
 
+    _durable = False
+    """Whether the state saved last was written to survive a power cut."""
+
     @property
     def root(self) -> Path:
         """The folder that holds a folder for each run."""
@@ -47,19 +50,21 @@ class LocalStore(CheckpointStore):
             statefile.sweep(folder)
         return Lease(run, token)
 
-    def save(self, state: RunState, lease: Lease) -> None:
+    def save(self, state: RunState, lease: Lease, *, durable: bool = True) -> None:
+        durable = durable or not self._durable  # of two states in a row, one survives a power cut
         folder = self.folder(state.run)
         if state.run != lease.run:
             raise LeaseLost(f"the lease is for run {lease.run}, not for {state.run}")
         for tries in range(CLEARED_AWAY, -1, -1):
             try:
                 with self.held(lease):
-                    statefile.write(folder, state)
+                    statefile.write(folder, state, durable=durable)
             except StoreError as error:
                 if not tries or not isinstance(error.__cause__, FileNotFoundError):
                     raise
                 time.sleep(0.02)  # somebody clears the folder away at this very moment
             else:
+                self._durable = durable
                 return
 
     @contextmanager
