@@ -132,11 +132,10 @@ class AttemptRunner:
         )
 
     def _environment(self) -> dict[str, str]:
-        """The agent's environment: Ralph's own, with the run's marks and the way back to this trace."""
-        # Ralph's service name is not the agent's.
-        kept = {name: value for name, value in self.run.parts.env.items() if name != "OTEL_SERVICE_NAME"}
+        """The agent's environment, with the run's marks and the way back to this trace."""
+        given = self.run.parts.agents[self.agent].context.env
         marks = {"RALPH_RUN_ID": self.run.state.run, "RALPH_ITERATION": str(self.iteration)}
-        return {**kept, **marks, **self.run.parts.telemetry.environment()}
+        return {**given, **marks, **self.run.parts.telemetry.environment()}
 
     def _prepare(self, command: Command) -> Command:
         return self.run.parts.plugins.prepare_command(command, self.run.state)

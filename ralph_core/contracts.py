@@ -31,7 +31,9 @@ class Provider(Generic[T_co]):
 
     `factory` and `settings` are import paths ("package.module:Name"); neither is imported until a run selects the
     provider. `factory` is called as `factory(settings, context)`; `settings` names a pydantic model, which validates the
-    section of that name in the settings file. `capabilities` are promises, in the words of `Capability`.
+    section of that name in the settings file. `capabilities` are promises, in the words of `Capability`. `environment`
+    names the variables that an agent's process needs of Ralph's environment, `*` standing for anything ("ACME_*"): it is
+    given them, what is common (`ralph_core.environment.COMMON`), and what the user allows.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Provider(Generic[T_co]):
     factory: str
     settings: str | None = None
     capabilities: frozenset[str] = frozenset()
+    environment: tuple[str, ...] = ()
 
 
 class Capability(str, Enum):
@@ -62,6 +65,12 @@ class Capability(str, Enum):
     """Agents: asks Ralph before it uses a tool (`Request.ask`)."""
     QUOTA = "quota"
     """Agents: reports the quota windows of the account."""
+    MODEL = "model"
+    """Agents: has a setting `model`."""
+    MCP = "mcp"
+    """Agents: can be handed MCP servers."""
+    TRACE = "trace"
+    """Agents: exports spans of its own, which hang below the attempt's where `OTEL_*` variables name a collector."""
     SNAPSHOTS = "snapshots"
     """Checkpoint stores: keeps the files, not only the state."""
     QUERY = "query"
@@ -70,7 +79,10 @@ class Capability(str, Enum):
 
 @dataclass(frozen=True)
 class Context:
-    """Where a provider finds itself: the workspace, Ralph's state directory, and the environment of Ralph itself."""
+    """Where a provider finds itself: the workspace, Ralph's state directory, and the environment.
+
+    The environment is Ralph's own; for an agent, that of the agent's process (`Provider.environment`).
+    """
 
     workspace: Path
     home: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
+from .environment import environment_of, withheld
 from .errors import AgentUnavailable, UserError
 from .meter import complaint, overshoot
 from .plugins import KINDS
@@ -95,7 +96,7 @@ class Session(Ground):
                     raise UserError(told, mend="choose another agent, or set budget.unmetered: allow")
                 notes.append(told)
             said.append(overshoot(name, able, self.settings.limits, active))
-        bounds = [*filter(None, said), *self._blind(active)]
+        bounds = [*filter(None, said), *self._blind(active), *self._withheld(agents)]
         notes += unasked(agents, [name for name, _, _ in policies], self.plugins)
         return Cast(agents, self.store(), self._sinks(), policies, bounds), notes
 
@@ -109,11 +110,19 @@ class Session(Ground):
         ):
             yield f"store {self.settings.store} does not see the files: max_no_progress goes by the agent's answers alone"
 
+    def _withheld(self, agents: Mapping[str, Agent]) -> Iterator[str]:
+        """What to say of keys that are there and that no agent of the run gets."""
+        if names := withheld((agent.context.env for agent in agents.values()), self.env):
+            yield f"not given to the agent (see environment.allow): {', '.join(names)}"
+
     def _built(self, kind: str, name: str, base: type[ProvidedT]) -> ProvidedT:
         section = self.settings.section(KINDS[kind][1], name)
-        built = self.plugins.build(
-            kind, name, section, Context(self.workspace, self.home, self.env), base, self.sources
-        )
+        env = self.env
+        if kind == "agent":
+            _, provider = self.plugins.provider(kind, name)
+            wanted = (*provider.environment, *self.settings.environment.allow)
+            env = environment_of(wanted, self.env, self.keys, self.settings.environment.set)
+        built = self.plugins.build(kind, name, section, Context(self.workspace, self.home, env), base, self.sources)
         assert isinstance(built, base)
         return built
 

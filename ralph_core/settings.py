@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import SettingsError, UnknownName
 from .job import ProcessLimits
@@ -133,6 +133,34 @@ class ProcessSettings(BaseModel):
     `memory_bytes`, `cpu_seconds`, `file_bytes`, `processes`."""
 
 
+class EnvironmentSettings(BaseModel):
+    """What an agent's process finds in its environment, besides what is common and what its adapter needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allow: Names = ()
+    """Variables of Ralph's own environment that it is given, too, such as `DATABASE_URL`, `ACME_*`, or `*` for all."""
+    set: dict[str, str] = {}
+    """Variables that are set for it."""
+
+
+class KeySettings(BaseModel):
+    """Where a key is kept that is not in Ralph's environment; one of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: FilePath | None = None
+    """A file that holds the key and nothing else, relative to the workspace."""
+    keyring: str | None = Field(None, min_length=1)
+    """The service under which the system's keyring has it, with the variable as the name of the user."""
+
+    @model_validator(mode="after")
+    def _one(self) -> KeySettings:
+        if (self.file is None) == (self.keyring is None):
+            raise ValueError("either `file` or `keyring`")
+        return self
+
+
 class Settings(BaseModel):
     """Everything that a user can set. Times are in seconds."""
 
@@ -215,6 +243,10 @@ class Settings(BaseModel):
     verbose: bool = False
     """Show what the agent says, not only what it does."""
 
+    environment: EnvironmentSettings = EnvironmentSettings()
+    """What the agent finds in its environment."""
+    keys: dict[str, KeySettings] = {}
+    """Keys that are kept elsewhere, by the variable in which the agents that need it get them."""
     process: ProcessSettings = ProcessSettings()
     """How the agent's process is limited."""
     plugins: PluginSettings = PluginSettings()

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .audit import AuditTrail, SinkAccount, unfinished
 from .consent import askers
 from .contracts import Agent, AuditSink, CheckpointStore, LimitPolicy
 from .diagnosis import diagnose
+from .environment import fetch_keys
 from .errors import StoreError, UserError
 from .interrupts import Interrupts
 from .loop import Loop
@@ -90,6 +92,11 @@ class Ground:
     def __post_init__(self) -> None:
         self.workspace = self.settings.workspace_path(self.cwd)
         self.home = self.settings.home_path(self.cwd)
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """The keys that are kept elsewhere, by variable; fetched when they are needed first. Raises `SettingsError`."""
+        return fetch_keys(self.settings.keys, self.workspace)
 
 
 class Sitting:
@@ -169,7 +176,7 @@ class Sitting:
         folder = ground.home / "runs" / state.run
         lease = cast.store.claim(state.run)
         self._lay_out(folder)
-        redactor = Redactor(ground.env)
+        redactor = Redactor({**ground.env, **ground.keys})
         async with _supervised(state.run) as starting:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
             past = [] if fresh else self._past(state.run)

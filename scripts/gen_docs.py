@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from ralph_core import contracts
+from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import app
 from ralph_core.hookspecs import RalphSpec
 from ralph_core.plugins import KINDS, PluginChoice, build_manager
@@ -20,7 +21,7 @@ from ralph_core.settings import Settings
 from ralph_core.sources import ENVIRONMENT
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-OURS = ("ralph-core", "ralph-claude", "ralph-gemini", "ralph-qchat")
+OURS = ("ralph-core", "ralph-claude", "ralph-gemini", "ralph-qchat", "ralph-acp", "ralph-codex", "ralph-opencode")
 
 FLAGS = {
     "no_git": "git_enabled",
@@ -75,6 +76,13 @@ house = "my_package.house"
 
 Implementations are called one at a time, in the order of the plugins' names (`tryfirst` before, `trylast` after all
 others), each in a span of its own. Hook wrappers are refused.
+"""
+AGENTS_HEAD = """\
+# What agents can do
+
+As each plugin declares it; `ralph agents` prints the same of what is installed. USAGE says when tokens are known, so whether
+`max_tokens` and `max_cost` can hold in the middle of an iteration.
+
 """
 BASES = ("Provider", "Agent", "CommandAgent", "CheckpointStore", "AuditSink", "LimitPolicy")
 
@@ -206,7 +214,41 @@ def _doc(thing: Any) -> str:
     return inspect.cleandoc(thing.__doc__ or "")
 
 
-PAGES = {"reference/settings.md": settings_page, "reference/hooks.md": hooks_page}
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+def agents_page() -> str:
+    plugins = build_manager(PluginChoice())
+    ours = {row.name for row in plugins.rows if row.distribution in OURS}
+    agents = [provider for _, (plugin, provider) in sorted(plugins.providers["agent"].items()) if plugin in ours]
+    heading, *rest = capability_rows(agents)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heading, tuple("---" for _ in heading), *rest)]
+    page = AGENTS_HEAD + "\n".join(lines) + "\n\n## The words\n\n| Capability | Meaning |\n|---|---|\n"
+    words = (f"| `{name}` | {text} |\n" for name, text in _words(contracts.Capability).items())
+    page += "".join(words) + "\n## Their environment\n\n"
+    page += "Besides what is common and what `environment.allow` names, a process is given these variables:\n\n"
+    for agent in agents:
+        given = ", ".join(f"`{name}`" for name in agent.environment) or "nothing more"
+        page += f"- `{agent.name}`: {given}\n"
+    return page
+
+
+def _words(enum: type) -> dict[str, str]:
+    """The string below each member."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(enum))).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        member.value.value: " ".join(words.value.value.split())
+        for member, words in zip(node.body, node.body[1:], strict=False)
+        if isinstance(member, ast.Assign) and isinstance(words, ast.Expr)
+    }
+
+
+PAGES = {
+    "reference/settings.md": settings_page,
+    "reference/hooks.md": hooks_page,
+    "reference/agents.md": agents_page,
+}
 
 
 def stale() -> list[str]:

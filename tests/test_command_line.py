@@ -961,3 +961,21 @@ class TestWhatTheDocumentsSay:
             "agents: {command: {command: 'echo LOOP_COMPLETE'}}\nproduction: {agents: {command: {output: text}}}\n"
         )
         assert ralph("run", "-a", "command", "-p", "x").returncode == 0
+
+
+class TestAgents:
+    def test_a_row_for_each_with_what_it_can_do(self, ralph):
+        listed = ralph("agents").stdout.splitlines()
+        rows = {line.split()[0]: line.split() for line in listed[1:] if line and not line.startswith(("USAGE", "`"))}
+        assert rows["claude"][1:4] == ["live", "yes", "yes"]
+        assert rows["command"][1] == "never"
+        assert rows["gemini"][1:3] == ["at", "end"]
+
+    def test_for_a_program(self, ralph):
+        found = {agent["name"]: agent for agent in json.loads(ralph("agents", "--json").stdout)}
+        assert "asks" in found["claude"]["capabilities"]
+        assert "CLAUDE_*" in found["claude"]["environment"]
+        assert found["claude"]["plugin"] == "claude"
+        assert "claude" not in {
+            a["name"] for a in json.loads(ralph("agents", "--json", "--no-plugin", "claude").stdout)
+        }

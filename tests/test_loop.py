@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import os
 import shutil
 import signal
 import socket
@@ -758,17 +757,6 @@ class TestTelemetry:
         assert all(int(words[-2:], 16) & 1 for words in told)  # sampled
         assert "OTEL_SERVICE_NAME" not in agent.environment()
         assert agent.environment()["OTEL_RESOURCE_ATTRIBUTES"] == "a=b"
-
-
-def test_the_environment_of_the_agent_is_the_users(ralph):
-    """With the run's marks added, and nothing of Ralph's own making besides."""
-    agent = ralph.agent("echo LOOP_COMPLETE")
-    ralph.run(agent, env={"MINE": "kept\nas it is"})
-    seen = agent.environment()
-    assert seen["MINE"] == "kept\nas it is"
-    added = set(seen) - set(ralph.env) - {"MINE", "PWD", "OLDPWD", "SHLVL", "_"}
-    assert added <= {"RALPH_RUN_ID", "RALPH_ITERATION", "TRACEPARENT"}
-    assert os.path.realpath(seen["PWD"]) == str(ralph.workspace.resolve())
 
 
 def test_an_agent_that_clears_everything_away_takes_neither_state_nor_account(ralph):

@@ -320,6 +320,17 @@ def plugins(
 
 
 @app.command()
+def agents(
+    config: Config = None, workspace: Workspace = None, no_plugin: NoPlugin = None, json_output: Json = False
+) -> int:
+    """Show what each agent can do: report tokens and cost, ask before it uses a tool, and so on."""
+    from . import agents as module
+
+    given = _given(workspace=workspace)
+    return module.show(given, config=config, no_plugin=tuple(no_plugin or ()), as_json=json_output)
+
+
+@app.command()
 def doctor(agent: Agent = None, config: Config = None, workspace: Workspace = None, json_output: Json = False) -> int:
     """Say for each agent what was found, which version, and what is missing; exit 1 if none can be used."""
     from . import doctor as module

@@ -19,6 +19,13 @@ def ralph_agents() -> Sequence[Provider[Agent]]:
             settings="ralph_claude.settings:ClaudeSettings",
             capabilities=frozenset(
                 {"tools", "asks", "session", "usage", "usage-live", "cost", "budget", "sub-agents", "quota"}
+                | {"model", "mcp", "trace"}
+            ),
+            environment=(
+                *("ANTHROPIC_*", "CLAUDE_*", "API_TIMEOUT_MS", "MAX_*", "BASH_*", "DISABLE_*", "ENABLE_*", "MCP_*"),
+                # clouds that serve its models
+                *("AWS_*", "GOOGLE_*", "CLOUD_ML_REGION", "VERTEX_*", "AZURE_*"),
+                *("IS_SANDBOX", "USE_BUILTIN_RIPGREP"),
             ),
         ),
     )
