@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
 
     from .job import Job
+    from .recording import Recorder
 
 TEXT_KEPT = 1000
 """Characters of a text that go into its audit record; all of it is in the run's folder."""
@@ -126,10 +127,18 @@ class AttemptRunner:
                 prepare=self._prepare,
                 spawned=self._spawned,
                 limits=parts.settings.process.limits,
+                recorder=self._recorder(number),
             ),
             ask=server.channel if server is not None else None,
             budget=self._budget(),
         )
+
+    def _recorder(self, number: int) -> Recorder | None:
+        if not self.run.parts.settings.record:
+            return None
+        from .recording import Recorder, path_of  # most runs keep none
+
+        return Recorder(path_of(self.run.parts.folder, number), self.run.parts.redactor, self.agent)
 
     def _environment(self) -> dict[str, str]:
         """The agent's environment, with the run's marks and the way back to this trace."""

@@ -238,6 +238,8 @@ class Settings(BaseModel):
     audit_flush_interval: float = Field(10.0, gt=0)
     """Seconds between two flushes of a sink; records are written as they come."""
 
+    record: bool = False
+    """Keep a recording of every attempt, which the agent `replay` can play again."""
     dry_run: bool = False
     """Do everything but start the agent, and write nothing."""
     verbose: bool = False

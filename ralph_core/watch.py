@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .approvals import Asked
-from .contracts import Agent, Command, Request, SpawnError
+from .contracts import Agent, Command, Process, Request, SpawnError
 from .errors import RalphError
 from .events import Event, Failed, FailureKind, Finished
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .interrupts import Interrupts
     from .job import Job, ProcessLimits
     from .process import Supervisor
+    from .recording import Recorder
 
 TICK = 1.0
 """Seconds between two looks at the clock while nothing is reported."""
@@ -39,17 +40,19 @@ class AgentHost:
         prepare: Callable[[Command], Command],
         spawned: Callable[[Job], None],
         limits: ProcessLimits | None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._supervisor, self._output, self._limits = supervisor, output, limits
         self._prepare, self._spawned = prepare, spawned
+        self.recorder = recorder
         self.job: Job | None = None
 
-    async def start(self, command: Command) -> Job:
+    async def start(self, command: Command) -> Process:
         if self.job is not None:
             raise SpawnError("an attempt is one process: this one has been started already")
         self.job = await self._supervisor.start(self._prepare(command), output=self._output, limits=self._limits)
         self._spawned(self.job)
-        return self.job
+        return self.job if self.recorder is None else self.recorder.watch(self.job)
 
 
 class Watch:
@@ -77,6 +80,8 @@ class Watch:
             await self._host.job.stop(now=self._abrupt)
         self._pump_task.cancel()
         await asyncio.gather(self._pump_task, return_exceptions=True)
+        if self._host.recorder is not None:
+            self._host.recorder.close()
 
     def kill(self) -> None:
         """Let the end of the context be abrupt: the agent gets no time to end in its own way."""
@@ -151,6 +156,8 @@ class Watch:
         if self._final_at is not None:  # the first final event is the end: nothing after it counts
             return
         self._last_event = time.monotonic()
+        if self._host.recorder is not None:
+            self._host.recorder.event(event)
         if isinstance(event, (Finished, Failed)):
             self._final_at = self._last_event
         self._mail.append(event)

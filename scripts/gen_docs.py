@@ -29,6 +29,7 @@ FLAGS = {
     "no_plugin": "plugins.disable",
     "command": "agents.command.command",
     "commit": "stores.git.commit",
+    "from_": "agents.replay.run",
 }
 """Options of `ralph run` that set a setting of another name."""
 NO_SETTINGS = ("text", "config")

@@ -28,7 +28,14 @@ def ralph_agents() -> Sequence[Provider[Agent]]:
             "any program: the prompt on its standard input, its final message on its standard output",
             "ralph_core.builtin.command:ShellAgent",
             "ralph_core.builtin.command:ShellAgentSettings",
-        )
+        ),
+        Provider(
+            "replay",
+            "plays a recorded run again, without a model",
+            "ralph_core.builtin.replay:ReplayAgent",
+            "ralph_core.builtin.replay:ReplaySettings",
+            capabilities=frozenset({"tools", "session", "usage", "usage-live", "cost", "quota"}),
+        ),
     ]
 
 

@@ -103,6 +103,12 @@ def run(
     ] = False,
     no_archive: NoArchive = False,
     no_plugin: NoPlugin = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep a recording of every attempt, to be played again.")
+    ] = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Play a recorded run again (agent `replay`).")
+    ] = None,
     verbose: Verbose = False,
     dry_run: DryRun = False,
 ) -> int:
@@ -110,7 +116,7 @@ def run(
     from . import run as module
 
     overrides = _given(
-        agent=agent,
+        agent=agent or ("replay" if from_ else None),
         prompt=_from_here(prompt),
         completion_promise=completion_promise,
         max_iterations=max_iterations,
@@ -120,12 +126,13 @@ def run(
         checkpoint_interval=checkpoint_interval,
         retry_delay=retry_delay,
         workspace=workspace,
+        record=record or None,
         git_enabled=False if no_git else None,
         archive_enabled=False if no_archive else None,
         **{"stores.git.commit": commit or None},
         verbose=verbose or None,
         dry_run=dry_run or None,
-        **{"agents.command.command": command},
+        **{"agents.command.command": command, "agents.replay.run": from_},
     )
     return module.start(overrides, text=text, config=config, no_plugin=tuple(no_plugin or ()))
 
