@@ -13,7 +13,7 @@ from .approvals import FOLDER as APPROVALS
 from .approvals import Asked, AskServer
 from .audit import Pair
 from .consent import Consent
-from .contracts import Capability, Command, Failure, Request
+from .contracts import Capability, Command, Failure, McpServers, Request
 from .errors import StoreError
 from .events import (
     Event,
@@ -131,7 +131,15 @@ class AttemptRunner:
             ),
             ask=server.channel if server is not None else None,
             budget=self._budget(),
+            mcp=self._mcp(),
         )
+
+    def _mcp(self) -> McpServers | None:
+        settings = self.run.parts.settings
+        if not settings.mcp.servers or Capability.MCP not in self._able:
+            return None
+        servers = {name: server.written for name, server in settings.mcp.servers.items()}
+        return McpServers(servers, settings.mcp.connection_timeout, settings.mcp.call_timeout)
 
     def _recorder(self, number: int) -> Recorder | None:
         if not self.run.parts.settings.record:

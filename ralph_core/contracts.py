@@ -190,11 +190,25 @@ class AskChannel:
 
 
 @dataclass(frozen=True)
+class McpServers:
+    """MCP servers that an agent is to use; times in seconds.
+
+    Each is written as in the table `mcpServers` that the CLIs have in common: `command`, `args` and `env`, or `type`
+    (`http`, `sse`), `url` and `headers`.
+    """
+
+    servers: Mapping[str, Mapping[str, Any]]
+    connection_timeout: float
+    call_timeout: float
+
+
+@dataclass(frozen=True)
 class Request:
     """One attempt that an agent is asked to make. `env` is the environment to give to its process.
 
     `ask` is there when a policy wants to see tools before they run, and the agent declares the capability `asks`. `budget`
-    is what may still be spent, in US dollars (None: no limit), for an agent that can see to it itself, too.
+    is what may still be spent, in US dollars (None: no limit), for an agent that can see to it itself, too. `mcp` is there
+    when servers are set, and the agent declares the capability `mcp`.
     """
 
     run: str
@@ -206,6 +220,7 @@ class Request:
     host: ProcessHost = field(repr=False)
     ask: AskChannel | None = None
     budget: float | None = None
+    mcp: McpServers | None = None
 
 
 class Agent(Provided, ABC):

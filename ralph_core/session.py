@@ -85,6 +85,10 @@ class Session(Ground):
 
     def cast(self) -> tuple[Cast, list[str]]:
         """All that a run needs, and notes on the agents that were passed over. Raises `UserError` or `PluginFault`."""
+        if len(self.settings.mcp.servers) > self.settings.mcp.max_servers:
+            raise UserError(
+                f"at most {self.settings.mcp.max_servers} MCP servers (mcp.max_servers), not {len(self.settings.mcp.servers)}"
+            )
         agents, notes = self.choose_agents()
         policies = self.policies()
         active = {name for name, _, _ in policies}
@@ -96,6 +100,8 @@ class Session(Ground):
                     raise UserError(told, mend="choose another agent, or set budget.unmetered: allow")
                 notes.append(told)
             said.append(overshoot(name, able, self.settings.limits, active))
+            if self.settings.mcp.servers and Capability.MCP not in able:
+                said.append(f"agent {name} can't be handed MCP servers: it has those of its own settings alone")
         bounds = [*filter(None, said), *self._blind(active), *self._withheld(agents)]
         notes += unasked(agents, [name for name, _, _ in policies], self.plugins)
         return Cast(agents, self.store(), self._sinks(), policies, bounds), notes

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -133,6 +133,53 @@ class ProcessSettings(BaseModel):
     `memory_bytes`, `cpu_seconds`, `file_bytes`, `processes`."""
 
 
+class McpServerSettings(BaseModel):
+    """An MCP server: a program that is started, or an address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str | None = Field(None, min_length=1)
+    """The program, for a server that speaks on its standard input and output."""
+    args: tuple[str, ...] = ()
+    """Its arguments."""
+    env: dict[str, str] = {}
+    """Variables that are set for it."""
+    type: Literal["http", "sse"] | None = None
+    """How a server at an address speaks."""
+    url: str | None = Field(None, pattern=r"^https?://")
+    """Its address."""
+    headers: dict[str, str] = {}
+    """What is sent with each request to it."""
+
+    @model_validator(mode="after")
+    def _one(self) -> McpServerSettings:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("either `command` or `url`")
+        return self
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """As it stands in the table `mcpServers` of a CLI."""
+        if self.command is not None:
+            return {"command": self.command, "args": list(self.args), "env": self.env}
+        return {"type": self.type or "http", "url": self.url, "headers": self.headers}
+
+
+class McpSettings(BaseModel):
+    """MCP servers for the agents that can use them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    servers: dict[str, McpServerSettings] = {}
+    """The servers, by name."""
+    connection_timeout: float = Field(default=10.0, gt=0)
+    """Seconds that a server may take to be there."""
+    call_timeout: float = Field(default=30.0, gt=0)
+    """Seconds that a call of one of its tools may take."""
+    max_servers: int = Field(default=20, ge=1)
+    """How many there may be."""
+
+
 class EnvironmentSettings(BaseModel):
     """What an agent's process finds in its environment, besides what is common and what its adapter needs."""
 
@@ -249,6 +296,8 @@ class Settings(BaseModel):
     """What the agent finds in its environment."""
     keys: dict[str, KeySettings] = {}
     """Keys that are kept elsewhere, by the variable in which the agents that need it get them."""
+    mcp: McpSettings = McpSettings()
+    """MCP servers for the agents that can use them."""
     process: ProcessSettings = ProcessSettings()
     """How the agent's process is limited."""
     plugins: PluginSettings = PluginSettings()
@@ -359,7 +408,14 @@ def _written(values: Any, path: Sequence[int | str]) -> tuple[str, ...]:
 def _known(model: type[Any], path: Sequence[str]) -> list[str]:
     """The names of the settings in the table at `path`."""
     for part in path:
+        if get_origin(model) is dict:  # names of the user's own
+            model = get_args(model)[1]
+            continue
         annotation = get_type_hints(model)[part]
         alternatives = [annotation, *get_args(annotation)]
-        model = next(kind for kind in alternatives if is_dataclass(kind) or hasattr(kind, "model_fields"))
+        model = next(
+            kind
+            for kind in alternatives
+            if is_dataclass(kind) or hasattr(kind, "model_fields") or get_origin(kind) is dict
+        )
     return list(get_type_hints(model) if is_dataclass(model) else model.model_fields)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,15 @@ def test_a_false_claim_is_caught_and_claude_is_told_why(ralph, run):
     assert "piece 1 is missing" in second
     assert "exit code 9" in second
     assert "piece 1 is missing\n" not in "".join(api.requests[0].texts())
+
+
+def test_mcp_servers_of_the_settings_are_used(ralph, run):
+    server = Path(__file__).parents[1] / "plugins/ralph-claude/tests/mcp_server.py"
+    settings = (
+        "mcp:\n  call_timeout: 60\n  servers:\n    notes:\n"
+        f"      {{command: {sys.executable}, args: [{server}], env: {{MARK: {ralph.workspace}/mark}}}}\n"
+    )
+    with MessagesAPI([Reply([tool_use("mcp__notes__mark", {"word": "it"})]), Reply([text("LOOP_COMPLETE")])]) as api:
+        done = run(api, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert (ralph.workspace / "mark").read_text() == "it"

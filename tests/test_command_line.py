@@ -979,3 +979,10 @@ class TestAgents:
         assert "claude" not in {
             a["name"] for a in json.loads(ralph("agents", "--json", "--no-plugin", "claude").stdout)
         }
+
+
+def test_a_misspelt_setting_below_a_name_of_the_users_own_is_said(ralph):
+    ralph.settings("keys: {ACME_KEY: {fil: x}}\n")
+    refused = ralph.refuses("run", "-a", "command", "--command", "true", "-p", "x")
+    assert "unknown setting 'keys.ACME_KEY.fil'" in refused
+    assert "did you mean 'file'" in refused

@@ -14,7 +14,7 @@ import pytest
 
 from ralph_claude.agent import ClaudeAgent
 from ralph_claude.settings import ClaudeSettings
-from ralph_core.contracts import Command, Context, Request
+from ralph_core.contracts import Command, Context, McpServers, Request
 from ralph_core.events import Event
 from ralph_core.job import Job
 from ralph_core.process import Supervisor
@@ -54,6 +54,7 @@ class Driver:
 
     claude: str
     tmp: Path
+    mcp: McpServers | None = None
 
     @property
     def workspace(self) -> Path:
@@ -67,7 +68,7 @@ class Driver:
         for folder in (self.workspace, self.tmp / "home"):
             folder.mkdir(exist_ok=True)
         clean = {"PATH": os.environ["PATH"], "HOME": str(self.tmp / "home"), "LANG": "C.UTF-8", **env}
-        return Request("run", 1, 1, prompt, self.workspace, clean, host)
+        return Request("run", 1, 1, prompt, self.workspace, clean, host, mcp=self.mcp)
 
     def agent(self, base: Mapping[str, str], **settings: Any) -> ClaudeAgent:
         context = Context(self.workspace, self.tmp / "state", base)

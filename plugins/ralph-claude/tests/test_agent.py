@@ -51,7 +51,7 @@ class TestCommand:
     def test_it_streams_json_and_asks_nobody(self, tmp_path):
         assert command(tmp_path).argv == (
             *("claude", "-p", "--output-format", "stream-json", "--verbose", "--include-partial-messages"),
-            *("--permission-mode", "bypassPermissions"),
+            *("--permission-mode", "bypassPermissions", "--setting-sources", "project,local"),
         )
 
     def test_settings_become_options(self, tmp_path):
@@ -70,6 +70,7 @@ class TestCommand:
         assert made.argv[6:] == (
             *("--permission-mode", "acceptEdits", "--model", "opus"),
             *("--allowedTools", "Bash(git:*)", "Edit", "--disallowedTools", "WebFetch"),
+            *("--setting-sources", "project,local"),
             *("--append-system-prompt", "Be brief.", "--max-turns", "7", "--no-session-persistence"),
         )
 

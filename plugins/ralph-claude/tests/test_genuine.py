@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from ralph_core.contracts import McpServers
 from ralph_core.events import (
     Failed,
     FailureKind,
@@ -23,6 +26,8 @@ from ralph_core.events import (
 from ralph_core.testing.messages_api import Fault, MessagesAPI, Refusal, Reply, text, tool_use
 
 pytestmark = pytest.mark.real_cli
+
+SERVER = Path(__file__).with_name("mcp_server.py")
 
 FIGURES = Tokens(input=111, output=37, cache_read=23, cache_write=13)
 
@@ -113,6 +118,45 @@ class TestWork:
         with MessagesAPI([Reply([text("ok")])]) as api:
             driver.run({**api.env("other"), "CLAUDE_API_KEY": "sk-ant-ours"})
         assert api.requests[0].headers["x-api-key"] == "sk-ant-ours"
+
+
+class TestSurroundings:
+    """What Claude Code makes of the user's own settings, and of the MCP servers of Ralph's."""
+
+    @pytest.mark.parametrize(("sources", "seen"), [((), False), (("user", "project", "local"), True)])
+    def test_the_users_settings_are_not_read_unless_asked_for(self, driver, sources, seen):
+        hook = {"type": "command", "command": f"touch {driver.tmp}/hooked"}
+        home = driver.tmp / "home/.claude"
+        home.mkdir(parents=True)
+        (home / "settings.json").write_text(json.dumps({"hooks": {"SessionStart": [{"hooks": [hook]}]}}))
+        with MessagesAPI([Reply([text("ok")])]) as api:
+            driver.run(api, **({"setting_sources": sources} if sources else {}))
+        assert (driver.tmp / "hooked").exists() is seen
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_sessions_are_kept_or_not(self, driver, keep):
+        with MessagesAPI([Reply([text("ok")])]) as api:
+            (started, *_) = driver.run(api, keep_sessions=keep)
+        kept = [path.stem for path in (driver.tmp / "home/.claude").rglob("*.jsonl")]
+        assert (started.session in kept) is keep
+
+    def test_system_prompt_is_replaced(self, driver):
+        with MessagesAPI([Reply([text("ok")])]) as api:
+            driver.run(api, system_prompt="YOU ARE A TEAPOT")
+        assert "YOU ARE A TEAPOT" in json.dumps(api.requests[0].body["system"])
+
+    def test_mcp_servers_are_those_of_the_run_and_no_others(self, driver):
+        driver.workspace.mkdir()
+        server = {"command": sys.executable, "args": [str(SERVER)], "env": {"MARK": str(driver.tmp / "called")}}
+        other = {"mcpServers": {"other": {"command": sys.executable, "args": [str(SERVER)]}}}
+        (driver.workspace / ".mcp.json").write_text(json.dumps(other))
+        driver.mcp = McpServers({"ours": server}, 10, 30)
+        with MessagesAPI([Reply([tool_use("mcp__ours__mark", {"word": "hello"})]), Reply([text("Called.")])]) as api:
+            events = driver.run(api)
+        assert (driver.tmp / "called").read_text() == "hello"
+        assert [event.ok for event in of(ToolResult, events)] == [True]
+        tools = {tool["name"] for request in api.requests for tool in request.body["tools"]}
+        assert not [name for name in tools if name.startswith("mcp__other")]
 
 
 class TestFailure:

@@ -6,6 +6,7 @@ dependencies, and takes a second to import; what it adds (callbacks before a too
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ralph_core.contracts import Command, CommandAgent, Context, Probe, Request
+from ralph_core.contracts import Command, CommandAgent, Context, McpServers, Probe, Request
 from ralph_core.events import Event
 
 from .asking import ASKING_ENV, asking
@@ -57,11 +58,17 @@ class ClaudeAgent(CommandAgent):
         missing, notes = [complaint] if complaint else [], list(self._notes())
         if version and version.split(".", 1)[0] != TESTED.split(".", 1)[0]:
             notes.append(f"version {version} is untested; this adapter was tried with {TESTED}")
-        found = credentials({**self.context.env, **self.settings.env}, self.context.workspace)
+        env = {**self.context.env, **self.settings.env}
+        found = credentials(env, self.context.workspace, user="user" in self.settings.setting_sources)
         if found:
             notes.append(f"credentials: {found} (found, not tried)")
         elif os.uname().sysname == "Darwin":
             notes.append("no credentials found, but the keychain, where macOS keeps logins, was not looked at")
+        elif credentials(env, self.context.workspace):
+            missing.append(
+                "no credentials but those in the user's settings file, which is not read: set "
+                "agents.claude.setting_sources to [user, project, local]"
+            )
         else:
             missing.append(
                 "no credentials: set ANTHROPIC_API_KEY or CLAUDE_API_KEY, or log in once (run claude, then /login), or set "
@@ -77,7 +84,7 @@ class ClaudeAgent(CommandAgent):
         prompt = f"\n{request.prompt}" if request.prompt.startswith("/") else request.prompt
         return Command(
             argv=(os.path.expanduser(self.settings.executable), *self._options(request)),  # noqa: PTH111 - as in probe
-            env={**self._env(request.env), **(ASKING_ENV if request.ask else {})},
+            env={**self._env(request.env), **(ASKING_ENV if request.ask else {}), **_mcp_env(request.mcp)},
             cwd=str(request.workspace),
             stdin=prompt.encode(),
             stop=STOP,
@@ -100,6 +107,13 @@ class ClaudeAgent(CommandAgent):
             yield from ("--allowedTools", *settings.allowed_tools)
         if settings.disallowed_tools:
             yield from ("--disallowedTools", *settings.disallowed_tools)
+        yield from ("--setting-sources", ",".join(settings.setting_sources))
+        if not settings.keep_sessions:
+            yield "--no-session-persistence"
+        if request.mcp is not None:  # and no others: what the user set up for themselves may want to log in
+            yield from ("--mcp-config", json.dumps({"mcpServers": request.mcp.servers}), "--strict-mcp-config")
+        if settings.system_prompt:
+            yield from ("--system-prompt", settings.system_prompt)
         if settings.append_system_prompt:
             yield from ("--append-system-prompt", settings.append_system_prompt)
         if settings.max_turns:
@@ -151,3 +165,13 @@ class ClaudeAgent(CommandAgent):
             complaint = " ".join(done.stderr.decode(errors="replace").split())[-200:]
             return None, f"{executable} --version failed (exit code {done.returncode}): {complaint or 'no output'}"
         return words[0], ""
+
+
+def _mcp_env(mcp: McpServers | None) -> dict[str, str]:
+    """How long MCP servers may take, in Claude Code's words: milliseconds."""
+    if mcp is None:
+        return {}
+    return {
+        "MCP_TIMEOUT": str(round(mcp.connection_timeout * 1000)),
+        "MCP_TOOL_TIMEOUT": str(round(mcp.call_timeout * 1000)),
+    }

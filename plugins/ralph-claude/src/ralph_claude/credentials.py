@@ -28,8 +28,11 @@ MANAGED = (
 )
 
 
-def credentials(env: Mapping[str, str], workspace: Path) -> str | None:
-    """Where credentials were found, in words; None if they are nowhere that can be looked at."""
+def credentials(env: Mapping[str, str], workspace: Path, *, user: bool = True) -> str | None:
+    """Where credentials were found, in words; None if they are nowhere that can be looked at.
+
+    `user`: whether Claude Code reads the user's settings file, too.
+    """
     for name in VARIABLES:
         if env.get(name):
             return name
@@ -44,12 +47,13 @@ def credentials(env: Mapping[str, str], workspace: Path) -> str | None:
     accounts = (folder if env.get("CLAUDE_CONFIG_DIR") else home) / ".claude.json"
     if _json(accounts).get("primaryApiKey"):
         return str(accounts)
-    return next(_in_settings(folder, workspace), None)
+    return next(_in_settings(folder if user else None, workspace), None)
 
 
-def _in_settings(folder: Path, workspace: Path) -> Iterator[str]:
+def _in_settings(folder: Path | None, workspace: Path) -> Iterator[str]:
     project = workspace / ".claude"
-    for path in (folder / "settings.json", project / "settings.json", project / "settings.local.json", *MANAGED):
+    own = (folder / "settings.json",) if folder else ()
+    for path in (*own, project / "settings.json", project / "settings.local.json", *MANAGED):
         settings = _json(path)
         if settings.get("apiKeyHelper"):
             yield f"apiKeyHelper in {path}"

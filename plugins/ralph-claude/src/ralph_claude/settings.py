@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 TAKEN_OPTIONS = frozenset(
     {"-c", "--continue", "-r", "--resume", "--from-pr", "--session-id", "--bg", "--background"}
     | {"--input-format", "--output-format"}
+    | {"--setting-sources"}  # a setting of its own, which the probe has to know
 )
-"""Options that would make an iteration other than one fresh process whose output can be read to its result."""
+"""Options that would make an iteration other than one fresh process whose output can be read to its result, or that
+have a setting of their own."""
 
 
 class ClaudeSettings(BaseModel):
-    """How Claude Code is run. Its own settings files (`~/.claude`, `.claude/`) are read by it as usual."""
+    """How Claude Code is run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -41,6 +43,17 @@ class ClaudeSettings(BaseModel):
     append_system_prompt: Annotated[str, Field(min_length=1)] | None = None
     """Text that is added to Claude Code's system prompt."""
 
+    system_prompt: Annotated[str, Field(min_length=1)] | None = None
+    """Text that takes the place of Claude Code's system prompt."""
+
+    setting_sources: tuple[Literal["user", "project", "local"], ...] = ("project", "local")
+    """Which of its own settings files Claude Code reads: the user's (`~/.claude`, with hooks, plugins and permissions that
+    were made for someone at a keyboard), the project's (`.claude/settings.json`) and `.claude/settings.local.json`. A login
+    is found in any case; an `apiKeyHelper` in the user's settings only with `user`."""
+
+    keep_sessions: bool = True
+    """Whether each iteration stays in Claude Code's history, where `claude --resume` finds it."""
+
     max_turns: Annotated[int, Field(ge=1)] | None = None
     """Model turns in one iteration; an iteration that needs more has failed. Unset: no limit."""
 
@@ -49,8 +62,7 @@ class ClaudeSettings(BaseModel):
     wrong key too; waiting is Ralph's business. Not 0: that it repeats a request tells a busy API from a used-up quota."""
 
     extra_args: tuple[str, ...] = ()
-    """Further options for the command line, at its end. Each iteration is a new session that stays in Claude Code's history,
-    where `claude --resume` finds it; `--no-session-persistence` here keeps none."""
+    """Further options for the command line, at its end."""
 
     env: Mapping[str, str] = Field(default_factory=dict)
     """Variables for Claude Code's process alone; they win over those that Ralph sets for it."""
@@ -60,5 +72,7 @@ class ClaudeSettings(BaseModel):
     def _keep_iterations_fresh(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         taken = [each for each in value if each.split("=")[0] in TAKEN_OPTIONS]
         if taken:
-            raise ValueError(f"{taken[0]} can't be used: every iteration is a fresh session whose output Ralph reads")
+            raise ValueError(
+                f"{taken[0]} can't be used: every iteration is a fresh session that Ralph sets up and reads"
+            )
         return value
