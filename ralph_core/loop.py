@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .attempt import AttemptRunner, spend_data
@@ -19,6 +19,20 @@ from .verdicts import Moment, MomentKind, Outcome, OutcomeKind
 USAGE_LIMIT_PAUSE = 300.0
 """Seconds for which an agent is left alone whose quota is used up, when it does not say until when."""
 FOR_EVER = float("inf")
+COOL_DOWN = {
+    FailureKind.SPAWN: FOR_EVER,
+    FailureKind.AUTH: FOR_EVER,
+    FailureKind.USAGE_LIMIT: USAGE_LIMIT_PAUSE,
+    FailureKind.OVERLOADED: 60.0,
+    FailureKind.NETWORK: 60.0,
+    FailureKind.TIMEOUT: 300.0,
+    FailureKind.CRASH: 300.0,
+    FailureKind.INVALID_OUTPUT: 300.0,
+}
+"""Seconds for which an agent is left alone after a failure of that kind, unless it says itself when to come back. What an
+agent calls a failure of its own says nothing against trying it again."""
+LASTING = (FailureKind.SPAWN, FailureKind.AUTH, FailureKind.USAGE_LIMIT)
+"""Kinds after which it is left alone although there is no other one: to try it again soon is of no use."""
 
 
 class Loop:
@@ -26,7 +40,8 @@ class Loop:
 
     def __init__(self, parts: Parts, state: RunState) -> None:
         self.run = Run(parts, state)
-        self._cooling: dict[str, float] = {}
+        self._barred: dict[str, float] = {}
+        self._resting: dict[str, float] = {}
 
     async def drive(self) -> RunState:
         """Iterate until something ends the run. The state that comes back has an outcome, and is saved if it can be."""
@@ -101,10 +116,11 @@ class Loop:
         pair.ending = "abandoned"  # until one has settled it
         while True:
             attempt = await AttemptRunner(run, await self._choose(), iteration).make()
+            left_alone = self._leave_alone(attempt)
             if attempt.failure is None or attempt.failure.agent_fault:
                 pair.ending = "finished"
                 return attempt
-            if not self._cool_down(attempt):
+            if not left_alone:
                 run.note(retries=run.state.retries + 1)
             await run.rule(Moment(MomentKind.ITERATION))
 
@@ -114,24 +130,44 @@ class Loop:
         while True:
             run.heed()
             now = time.time()
-            candidates = [name for name in run.parts.agents if self._cooling.get(name, 0.0) <= now]
+            candidates = self._fresh(now, self._barred)
             if candidates:
-                return run.parts.plugins.choose_agent(run.state, candidates)
-            until = min(self._cooling.values())
+                return run.parts.plugins.choose_agent(
+                    run.state, self._fresh(now, self._resting, candidates) or candidates
+                )
+            until = min(self._barred.values())
             if until == FOR_EVER:
                 last = run.state.recent[-1]
                 raise Ended(Outcome(OutcomeKind.FAILED, last.message, by=last.agent))
             await run.wait(until - now, "the agents' quota is used up")
 
-    def _cool_down(self, attempt: Attempt) -> bool:
-        """Leave an agent alone whose fault will not pass by trying again soon; true when that was done."""
-        if attempt.failure in (FailureKind.AUTH, FailureKind.SPAWN):
-            self._cooling[attempt.agent] = FOR_EVER
-        elif attempt.failure is FailureKind.USAGE_LIMIT:
-            pause = USAGE_LIMIT_PAUSE if attempt.retry_after is None else attempt.retry_after
-            self._cooling[attempt.agent] = time.time() + pause
+    def _fresh(self, now: float, until: Mapping[str, float], among: Sequence[str] | None = None) -> list[str]:
+        return [name for name in (self.run.parts.agents if among is None else among) if until.get(name, 0.0) <= now]
+
+    def _leave_alone(self, attempt: Attempt) -> bool:
+        """Leave an agent alone that failed, for as long as its fault says; true if another attempt is of use without a wait.
+
+        One whose fault will not pass soon is barred. Any other rests while there is another agent to go on with.
+        """
+        failure, now = attempt.failure, time.time()
+        if failure not in COOL_DOWN:
+            return False
+        pause = COOL_DOWN[failure] if attempt.retry_after is None else attempt.retry_after
+        others = [name for name in self._fresh(now, self._barred) if name != attempt.agent]
+        if failure in LASTING:
+            self._barred[attempt.agent] = now + pause
+        elif self._fresh(now, self._resting, others):
+            self._resting[attempt.agent] = now + pause
         else:
             return False
+        how_long = "not used again" if pause == FOR_EVER else f"not used for {pause:.0f} s"
+        self.run.parts.trail.record(
+            "agent.rested",
+            actor=attempt.agent,
+            severity=Severity.WARNING,
+            message=f"{attempt.message[:200]}: {how_long}; {'then ' + ', '.join(others) if others else 'there is no other'}",
+            data={"failure": failure.value, "seconds": None if pause == FOR_EVER else pause, "others": others},
+        )
         return True
 
     async def _close(self, outcome: Outcome) -> Outcome:

@@ -171,8 +171,10 @@ class Ralph:
         return json.loads((self.folder / "state.json").read_text())["state"]
 
     def records(self):
-        """The account, in order."""
-        return [json.loads(line) for line in (self.home / "audit" / "audit.jsonl").read_text().split("\n") if line]
+        """The account, in order, as far as it is there: it may be asked for while a run goes on."""
+        path = self.home / "audit" / "audit.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines if line]
 
     def types(self):
         return [record["type"] for record in self.records()]
