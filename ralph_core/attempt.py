@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import pricing
 from . import telemetry as names
 from .approvals import FOLDER as APPROVALS
 from .approvals import Asked, AskServer
-from .audit import Pair
+from .audit import RESULTS, Pair
 from .consent import Consent
 from .contracts import Capability, Command, Failure, McpServers, Request
 from .errors import StoreError
@@ -59,7 +60,7 @@ class AttemptRunner:
         self.run, self.agent, self.iteration = run, agent, iteration
         self._meter = Meter()
         self._booked_before = run.state.booked or run.state.spend
-        _, provider = run.parts.plugins.provider("agent", agent)
+        self._plugin, provider = run.parts.plugins.provider("agent", agent)
         self._able = run.parts.agents[agent].capabilities(provider.capabilities)
         self._final: Finished | Failed | None = None
         self._tools: dict[str, tuple[ToolCall, int]] = {}
@@ -81,20 +82,37 @@ class AttemptRunner:
         attributes = {names.OPERATION: "invoke_agent", names.AGENT: self.agent, "ralph.attempt": number}
         with (
             run.parts.telemetry.span(f"invoke_agent {self.agent}", attributes) as span,
-            run.parts.trail.pair("agent", actor=self.agent, attempt=number) as pair,
+            run.parts.trail.pair("agent", actor=self.agent, plugin=self._plugin, attempt=number) as pair,
         ):
             try:
-                if self.agent in run.parts.askers:
-                    async with AskServer(run.parts.folder / APPROVALS) as server:
-                        await self._follow(self._request(number, output, server), server)
-                else:
-                    await self._follow(self._request(number, output, None), None)
+                await self._work(number, Path(output).name)
                 attempt = self._judged()
                 await self._look_for_progress()
             except BaseException as error:
-                self._book(replace(self._current, result="abandoned", message=str(error)), span, pair)
+                message = run.parts.redactor.text(str(error))
+                self._book(replace(self._current, result="abandoned", message=message), span, pair)
                 raise
             return self._book(attempt, span, pair)
+
+    async def _work(self, number: int, output: str) -> None:
+        """Let the agent work, and keep what it has written."""
+        parts = self.run.parts
+        try:
+            if self.agent in parts.askers:
+                async with AskServer(parts.folder / APPROVALS) as server:
+                    await self._follow(self._request(number, output, server), server)
+            else:
+                await self._follow(self._request(number, output, None), None)
+        finally:
+            await parts.transcripts.keep(output)
+            await asyncio.to_thread(self._clear_notes)
+
+    def _clear_notes(self) -> None:
+        """The agent's notes are in Ralph's own directory: no secret stays in them, either."""
+        try:
+            self.run.parts.redactor.file(self.run.parts.scratchpad)
+        except OSError:  # it has made none
+            pass
 
     # --- before ---
 
@@ -123,11 +141,12 @@ class AttemptRunner:
             env=self._environment(),
             host=AgentHost(
                 parts.supervisor,
-                parts.folder / output,
+                parts.transcripts.raw(output),
                 prepare=self._prepare,
                 spawned=self._spawned,
                 limits=parts.settings.process.limits,
                 recorder=self._recorder(number),
+                words=parts.redactor.text,
             ),
             ask=server.channel if server is not None else None,
             budget=self._budget(),
@@ -155,7 +174,9 @@ class AttemptRunner:
         return {**given, **marks, **self.run.parts.telemetry.environment()}
 
     def _prepare(self, command: Command) -> Command:
-        return self.run.parts.plugins.prepare_command(command, self.run.state)
+        prepared = self.run.parts.plugins.prepare_command(command, self.run.state)
+        self.run.parts.redactor.learn(prepared.env)  # what the agent is given, it may say
+        return prepared
 
     def _spawned(self, job: Job) -> None:
         # Not durable: no process survives the power cut that this would have to survive.
@@ -218,10 +239,11 @@ class AttemptRunner:
             self.run.note(current=replace(self._current, session=event.session, model=event.model))
             self._record("agent.session", data={"session": event.session, "model": event.model})
         elif isinstance(event, Text):
-            self._record("agent.text", event.text[:TEXT_KEPT], severity=Severity.DEBUG)
+            self._record("agent.text", self.run.parts.redactor.cut(event.text, TEXT_KEPT), severity=Severity.DEBUG)
         elif isinstance(event, ToolCall):
             self._tools[event.id] = (event, time.time_ns())
-            self._record("tool.started", event.name, data={"id": event.id, "input": event.input})
+            used = {"id": event.id, "input": event.input}
+            self._record("tool.started", event.name, capability=f"tool:{event.name}", data=used)
             await consent.reported(event)
         elif isinstance(event, ToolResult):
             call, _ = self._tools.get(event.id, (None, 0))
@@ -273,7 +295,8 @@ class AttemptRunner:
             self.run.save(current=replace(self._current, spend=spend), spend=total)
 
     def _record(self, type_: str, message: str = "", **more: Any) -> None:
-        self.run.parts.trail.record(type_, actor=self.agent, message=message, **more)
+        known = {"actor": self.agent, "plugin": self._plugin, "capability": "agent"}
+        self.run.parts.trail.record(type_, message=message, **{**known, **more})
 
     def _end_tool(self, tool: str, ending: str, text: str = "") -> None:
         call, started = self._tools.pop(tool, (None, 0))
@@ -286,7 +309,9 @@ class AttemptRunner:
         )
         self._record(
             f"tool.{ending}",
-            call.name if good else f"{call.name}: {text[:300]}",
+            call.name if good else f"{call.name}: {self.run.parts.redactor.cut(text, 300)}",
+            capability=f"tool:{call.name}",
+            result=RESULTS[ending],
             severity=Severity.INFO if good else Severity.WARNING,
             data={"id": call.id},
             duration=(now - started) / 1e9,
@@ -341,6 +366,7 @@ class AttemptRunner:
         failure = {"failure": attempt.failure.value} if attempt.failure is not None else {}
         spent = {**spend_data(attempt.spend), **self._meter.differences()}
         pair.data = {"attempt": attempt.number, "claimed": attempt.claimed, **failure, **spent}
+        pair.usage = spend_data(attempt.spend)
         return attempt
 
 

@@ -1,115 +1,30 @@
-"""The account of a run: makes the records, and carries them to each sink apart from the others."""
+"""The account of a run: makes the records, chains them, and carries them to each sink apart from the others."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from .contracts import AuditSink
-from .records import AuditRecord, Severity
+from .pipeline import CLOSING, Pipeline, PipelineSettings, SinkAccount
+from .records import ENDINGS, FIRST, AuditRecord, Severity, chained
 from .redaction import Redactor
+from .spill import Spill
 
-QUEUE = 10_000
-"""Records that wait for one slow sink; beyond that the newest are lost, and counted."""
-ATTEMPTS = 4
-"""How often a batch is offered to a sink that raises; the pauses between double from `PAUSE` seconds."""
-PAUSE = 0.05
-CLOSING = 5.0
-"""Seconds that a sink is given at the end to take what still waits for it."""
-
-
-@dataclass
-class SinkAccount:
-    """What became of the records that were meant for one sink; `error` is the last one it raised."""
-
-    sink: str
-    plugin: str
-    written: int = 0
-    lost: int = 0
-    error: str = ""
-
-    @property
-    def clean(self) -> bool:
-        return not self.lost and not self.error
-
-
-class _Pipeline:
-    """A bounded queue and a writer thread in front of one sink."""
-
-    def __init__(self, sink: AuditSink, account: SinkAccount, *, batch_size: int, flush_interval: float) -> None:
-        self.account = account
-        self._sink = sink
-        self._batch_size, self._flush_interval = batch_size, flush_interval
-        self._queue: deque[AuditRecord] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        # A daemon: a sink that hangs for ever must not keep Ralph from ending.
-        self._thread = threading.Thread(target=self._work, name=f"ralph-audit-{account.sink}", daemon=True)
-        self._thread.start()
-
-    def put(self, record: AuditRecord) -> None:
-        with self._changed:
-            if self._closing or len(self._queue) >= QUEUE:
-                self.account.lost += 1
-                return
-            self._queue.append(record)
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(CLOSING)
-        if self._thread.is_alive():
-            with self._changed:
-                self.account.lost += len(self._queue)
-                self._queue.clear()
-            self.account.error = self.account.error or f"did not end within {CLOSING:g} s"
-
-    def _work(self) -> None:
-        flushed = time.monotonic()
-        while True:
-            with self._changed:
-                if not self._queue and not self._closing:
-                    self._changed.wait(self._flush_interval)
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_size))]
-                done = self._closing and not self._queue
-            if batch:
-                self._deliver(batch)
-            if done or time.monotonic() - flushed >= self._flush_interval:
-                self._guard(self._sink.flush)
-                flushed = time.monotonic()
-            if done:
-                self._guard(self._sink.close)
-                return
-
-    def _deliver(self, batch: Sequence[AuditRecord]) -> None:
-        """Offer the same batch, in the same order, until it is taken or given up."""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(PAUSE * 2**attempt)
-            if self._guard(lambda: self._sink.write(batch)):
-                self.account.written += len(batch)
-                return
-        self.account.lost += len(batch)
-
-    def _guard(self, call: Callable[[], None]) -> bool:
-        try:
-            call()
-        except BaseException as error:  # whatever a sink raises ends in its own account, and nowhere else
-            self.account.error = f"{type(error).__name__}: {error}"
-            return False
-        return True
-
-
-ENDINGS = ("finished", "failed", "abandoned")
+RESULTS = {"finished": "success", "failed": "failure", "abandoned": "abandoned"}
+"""What the end of a pair says of its result."""
+AT_ONCE = 500
+"""Records that are chained and handed on together."""
+AHEAD = 20_000
+"""Records that may be made faster than they are chained; then the run waits, for what takes no longer than it takes."""
 
 
 def unfinished(records: Iterable[AuditRecord]) -> list[AuditRecord]:
@@ -138,31 +53,63 @@ class Pair:
     ending: str = "finished"
     severity: Severity = Severity.INFO
     message: str = ""
+    result: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A sink that takes part in a run. `required`: the run stops when it fails; `anchors`: what it has written is anchored."""
+
+    name: str
+    plugin: str
+    sink: AuditSink
+    required: bool = False
+    anchors: bool = False
 
 
 class AuditTrail:
-    """Makes the records of one run, in order, and hands them to every sink and observer."""
+    """Makes the records of one run, in order, and hands them to every observer and sink.
+
+    `seq` and `before` are number and hash of the last record that there is of the run. The records are put in JSON and
+    chained by a thread of its own: what the run pays for is making and redacting them.
+    """
 
     def __init__(
         self,
         run: str,
-        sinks: Sequence[tuple[str, str, AuditSink]],
+        sinks: Sequence[Selected],
         *,
         redactor: Redactor,
         ids: Callable[[], tuple[str, str]],
+        how: PipelineSettings,
+        folder: Path,
         seq: int = 0,
-        batch_size: int = 1000,
-        flush_interval: float = 10.0,
+        before: str = "",
         observer: Callable[[AuditRecord], None] | None = None,
     ) -> None:
         self._run, self._ids, self._redactor, self._observer = run, ids, redactor, observer
         self.seq = seq
         self.iteration = 0
+        self._start = (seq, before)
+        self._before = before or FIRST
         self._pipelines = [
-            _Pipeline(sink, SinkAccount(name, plugin), batch_size=batch_size, flush_interval=flush_interval)
-            for name, plugin, sink in sinks
+            Pipeline(
+                each.sink,
+                SinkAccount(each.name, each.plugin, each.required),
+                how,
+                spill=Spill(folder / f"waiting-{each.name}.jsonl") if how.overflow == "spill" else None,
+                words=redactor.text,
+            )
+            for each in sinks
         ]
+        self._anchoring = next((line for line, each in zip(self._pipelines, sinks, strict=True) if each.anchors), None)
+        self._made: deque[AuditRecord] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._chainer = threading.Thread(target=self._chain, name="ralph-audit-chain", daemon=True)
+        self._chainer.start()
 
     def record(
         self,
@@ -170,9 +117,13 @@ class AuditTrail:
         *,
         actor: str = "ralph",
         plugin: str = "",
+        capability: str = "",
+        result: str = "",
         severity: Severity = Severity.INFO,
         message: str = "",
         data: Mapping[str, Any] | None = None,
+        approval: str = "",
+        usage: Mapping[str, Any] | None = None,
         duration: float | None = None,
     ) -> None:
         """Add a record; `duration` in seconds."""
@@ -180,38 +131,98 @@ class AuditTrail:
         trace_id, span_id = self._ids()
         record = AuditRecord(
             seq=self.seq,
-            id=str(uuid.uuid4()),
-            time=datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            id=_unique(),
+            time=datetime.now(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z",
             run=self._run,
             iteration=self.iteration,
             type=type_,
             severity=severity,
             actor=actor,
             plugin=plugin,
+            capability=capability,
+            result=result,
             message=self._redactor.text(message),
-            data=self._redactor.value(dict(data or {})),
+            data=self._redactor.value(dict(data)) if data else {},
+            approval=approval,
+            usage=usage,
             trace_id=trace_id,
             span_id=span_id,
             duration_ms=None if duration is None else round(duration * 1000, 3),
         )
         for pipeline in self._pipelines:
-            pipeline.put(record)
-        if self._observer is not None:
-            observer, self._observer = self._observer, None
-            try:
-                observer(record)
-            except Exception as error:  # who looks on must not end what he looks at: he sees no more of it
-                message = f"the observer raised {type(error).__name__}: {error}"
-                self.record("note", severity=Severity.WARNING, message=message)
-            else:
-                self._observer = observer
+            pipeline.room()
+        with self._changed:
+            while len(self._made) >= AHEAD:
+                self._changed.wait()
+            self._made.append(record)
+            if len(self._made) == 1:
+                self._changed.notify_all()
+        self._show(record)
+
+    def _show(self, record: AuditRecord) -> None:
+        if self._observer is None:
+            return
+        observer, self._observer = self._observer, None
+        try:
+            observer(record)
+        except Exception as error:  # who looks on must not end what he looks at: he sees no more of it
+            message = f"the observer raised {type(error).__name__}: {error}"
+            self.record("note", severity=Severity.WARNING, message=message)
+        else:
+            self._observer = observer
+
+    def _chain(self) -> None:
+        """Put the records in JSON, each with the hash of the one before, and hand them to the pipelines."""
+        while True:
+            with self._changed:
+                while not self._made:
+                    if self._closing:
+                        return
+                    self._changed.wait()
+                batch = [self._made.popleft() for _ in range(min(len(self._made), AT_ONCE))]
+                self._changed.notify_all()
+            linked = []
+            for record in batch:
+                try:
+                    linked.append(chained(record, self._before))
+                except (ValueError, TypeError, RecursionError) as error:  # what a plugin handed over is no JSON
+                    unfit = replace(record, data={"unfit": f"{type(error).__name__}: {error}"}, usage=None)
+                    linked.append(chained(unfit, self._before))
+                self._before = linked[-1].hash
+            for pipeline in self._pipelines:
+                pipeline.offer(linked)
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last record that has been written: what a checkpoint anchors."""
+        head = self._anchoring.head if self._anchoring is not None else (0, "")
+        return head if head[0] else self._start
+
+    @property
+    def fault(self) -> str:
+        """Why the run must not go on for its account's sake; empty: it may."""
+        return next((pipeline.fault for pipeline in self._pipelines if pipeline.fault), "")
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether every required sink has written all records so far."""
+        return all(pipeline.idle for pipeline in self._pipelines if pipeline.account.required)
 
     @contextmanager
     def pair(
-        self, stem: str, *, actor: str = "ralph", plugin: str = "", message: str = "", **data: Any
+        self,
+        stem: str,
+        *,
+        actor: str = "ralph",
+        plugin: str = "",
+        capability: str = "",
+        message: str = "",
+        approval_id: str = "",
+        **data: Any,
     ) -> Iterator[Pair]:
         """`<stem>.started` now, and on every way out of the block exactly one `<stem>.<ending>`."""
-        self.record(f"{stem}.started", actor=actor, plugin=plugin, message=message, data=data)
+        who = {"actor": actor, "plugin": plugin, "capability": capability or stem, "approval": approval_id}
+        self.record(f"{stem}.started", message=message, data=data, **who)  # type: ignore[arg-type]
         pair = Pair(stem, time.monotonic())
         try:
             yield pair
@@ -224,16 +235,32 @@ class AuditTrail:
         finally:
             self.record(
                 f"{stem}.{pair.ending}",
-                actor=actor,
-                plugin=plugin,
+                result=pair.result or RESULTS[pair.ending],
                 severity=pair.severity,
                 message=pair.message,
                 data=pair.data,
+                usage=pair.usage,
                 duration=time.monotonic() - pair.started,
+                **who,
             )
 
     def close(self) -> list[SinkAccount]:
-        """Let every sink take what waits for it, close it, and give the accounts."""
+        """Let every sink take what waits for it, close it, and give the accounts; all of them have the same time for it."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._chainer.join()
         for pipeline in self._pipelines:
-            pipeline.close()
+            pipeline.end()
+        until = time.monotonic() + CLOSING
+        for pipeline in self._pipelines:
+            pipeline.close(until)
         return [pipeline.account for pipeline in self._pipelines]
+
+
+def _unique() -> str:
+    """A random UUID, in a third of the time that the module of this name takes."""
+    random = bytearray(os.urandom(16))
+    random[6], random[8] = random[6] & 0x0F | 0x40, random[8] & 0x3F | 0x80
+    text = random.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

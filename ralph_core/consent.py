@@ -92,13 +92,14 @@ class Consent:
             iteration=self._iteration,
             agent=self._agent,
             arguments=parts.redactor.value(dict(call.input)),
-            reason=_words(ruling),
+            reason=parts.redactor.text(_words(ruling)),
             policy=ruling.policy,
             until=time.time() + parts.settings.approval_timeout,
         )
         file = {"approval": approval.id, "file": str(approval.path), "id": call.id}
         message = f"{call.name}({brief(approval.arguments)}): {approval.reason}"
-        with parts.trail.pair("approval", actor=self._agent, message=message, **file) as pair:
+        who = {"actor": self._agent, "capability": f"tool:{call.name}"}
+        with parts.trail.pair("approval", message=message, approval_id=approval.id, **who, **file) as pair:
             pair.ending = "abandoned"
             decided = await self._decision(approval, lambda: asked.withdrawn)
             _describe(pair, decided)

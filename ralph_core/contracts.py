@@ -75,6 +75,10 @@ class Capability(str, Enum):
     """Checkpoint stores: keeps the files, not only the state."""
     QUERY = "query"
     """Audit sinks: can be asked for the records."""
+    VERIFY = "verify"
+    """Audit sinks: gives its lines to the byte, so that the chain of records can be checked."""
+    PRUNE = "prune"
+    """Audit sinks: can forget runs that are over."""
 
 
 @dataclass(frozen=True)
@@ -315,6 +319,15 @@ class Saved:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Anchor:
+    """Number and hash of a record, noted elsewhere than in the account: `where`, in words."""
+
+    seq: int
+    hash: str
+    where: str = ""
+
+
 class CheckpointStore(Provided, ABC):
     """Keeps the state of runs, and snapshots of the workspace. All methods raise `StoreError` when they can't."""
 
@@ -366,6 +379,15 @@ class CheckpointStore(Provided, ABC):
         """Put the files of a snapshot into `into`, after a snapshot of what is there; that one is returned."""
         raise UserError("this checkpoint store keeps no files", mend="choose one that does: checkpoint_store: git")
 
+    def anchor(self, state: RunState, lease: Lease) -> None:
+        """Called at the end of a sitting, when the account is complete: keep `state`, whose head is that of the account."""
+        self.save(state, lease)
+
+    def anchors(self, run: str) -> Sequence[Anchor]:
+        """The heads of the account that were kept with states and snapshots of a run."""
+        state = self.load(run).state
+        return [Anchor(state.audit_seq, state.audit_hash, "the saved state")] if state.audit_hash else []
+
     def prune(self, keep: int) -> int:
         """Forget all but the last `keep` runs that have ended; returns how many were forgotten."""
         return 0
@@ -375,7 +397,14 @@ class CheckpointStore(Provided, ABC):
 
 
 class AuditSink(Provided, ABC):
-    """Takes audit records. Called from one thread of its own, never concurrently; may block, may raise: the core copes."""
+    """Takes audit records. Called from one thread of its own, never concurrently; may block, may raise: the core copes.
+
+    `AuditRecord.line` is a record as it has to be kept by a sink with the capability `verify`, to the byte.
+    """
+
+    def recover(self) -> Sequence[str]:
+        """Called before the first `write` of a sitting: mend what a kill has left behind; returns what was done, in words."""
+        return ()
 
     @abstractmethod
     def write(self, batch: Sequence[AuditRecord]) -> None:
@@ -389,6 +418,18 @@ class AuditSink(Provided, ABC):
 
     def query(self, wanted: AuditFilter) -> Iterable[AuditRecord]:
         """The records that match, oldest first; only for a sink that declares the capability `query`."""
+        raise NotImplementedError
+
+    def lines(self) -> Iterable[tuple[str, bytes]]:
+        """All that is kept, line by line with its line end, each with its place in words; for the capability `verify`."""
+        raise NotImplementedError
+
+    def dropped(self, run: str) -> Anchor | None:
+        """The last record of a run up to which the sink has dropped all, and why; None: it has dropped nothing."""
+        return None
+
+    def prune(self, before: str) -> int:
+        """Forget the runs whose last record is older than `before` (ISO 8601, UTC); returns how many; for `prune`."""
         raise NotImplementedError
 
 

@@ -15,7 +15,7 @@ def diagnose(run: Run) -> None:
     """SIGUSR1: write what the run is doing right now, state and every thread's stack, into its folder."""
     path = run.parts.folder / f"diagnosis-{time.strftime('%H%M%S', time.gmtime())}.txt"
     with path.open("w", encoding="utf-8") as stream:
-        stream.write(f"{run.state}\n\n")
+        stream.write(run.parts.redactor.text(f"{run.state}\n\n"))
         for task in asyncio.all_tasks():
             stream.write(f"Task {task.get_name()}\n")
             stream.writelines(f"  {line}\n" for line in _awaited(task.get_coro()))

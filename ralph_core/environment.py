@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SettingsError
-from .redaction import SECRET_NAME
+from .redaction import OWN, SECRET_NAME
 
 if TYPE_CHECKING:
     from .settings import KeySettings
@@ -59,8 +59,8 @@ COMMON = (
 )
 """Names, with wildcards, of the variables that every agent's process is given if they are set. What a wildcard finds and
 looks like a secret by its name is not among them."""
-NOT_THEIRS = ("OTEL_SERVICE_NAME",)
-"""Ralph's own: an agent that exports spans says itself who it is."""
+NOT_THEIRS = ("OTEL_SERVICE_NAME", *OWN)
+"""Ralph's own: an agent that exports spans says itself who it is, and nobody else has to read the account."""
 
 
 def environment_of(
@@ -78,7 +78,7 @@ def environment_of(
 def withheld(given: Iterable[Mapping[str, str]], env: Mapping[str, str]) -> list[str]:
     """The variables that look like secrets and that none of the agents is given: one of them may have been meant to be."""
     known = {name for environment in given for name in environment}
-    return sorted(name for name in env if SECRET_NAME.search(name) and name not in known)
+    return sorted(name for name in env if SECRET_NAME.search(name) and name not in (*known, *NOT_THEIRS))
 
 
 def fetch_keys(settings: Mapping[str, KeySettings], workspace: Path) -> dict[str, str]:

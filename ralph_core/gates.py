@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .contracts import Command, Exit
 from .errors import StoreError, UserError
 from .records import Severity
+from .redaction import OWN
 from .run import Ended, Run
 from .state import GateResult
 
@@ -62,7 +63,7 @@ class Gates:
     async def _one(self, gate: GateSettings, name: str) -> GateResult:
         workspace = self._run.parts.workspace
         end, output, late = await self._execute(gate, gate.command, workspace / (gate.cwd or ""), name)
-        tail = self._run.parts.redactor.text(output[-TAIL:])
+        tail = self._run.parts.redactor.tail(output, TAIL)
         if late:
             return GateResult(gate.command, False, end.code, f"not done after {gate.timeout:g} s", tail)
         if end.code != 0:
@@ -85,7 +86,8 @@ class Gates:
             place = folder / (gate.cwd or "")
             broke, output, _ = await self._execute(gate, gate.must_fail_after, place, f"{name}-break")
             if broke.code != 0:
-                return "", f"must_fail_after itself failed ({broke.words}): {output[-200:].strip()}"
+                said = self._run.parts.redactor.tail(output, 200).strip()
+                return "", f"must_fail_after itself failed ({broke.words}): {said}"
             end, _, late = await self._execute(gate, gate.command, place, f"{name}-broken")
         except (StoreError, UserError) as error:
             return "", f"the broken tree could not be made: {error}"
@@ -98,10 +100,11 @@ class Gates:
     async def _execute(self, gate: GateSettings, command: str, place: Path, name: str) -> tuple[Exit, str, bool]:
         """Run a shell command to its end or its time limit; gives its exit, its output, and whether it was too late."""
         parts = self._run.parts
-        output = parts.folder / "output" / f"{name}.out"
+        output = parts.transcripts.raw(f"{name}.out")
         # Both streams into one file, in the order in which they were written.
         argv = ("/bin/sh", "-c", f"exec 2>&1\n{command}")
-        env = {**parts.env, **gate.env}
+        env = {**{name: value for name, value in parts.env.items() if name not in OWN}, **gate.env}
+        parts.redactor.learn(env)
         job = await parts.supervisor.start(Command(argv, env, str(place)), output=output)
         ended = asyncio.ensure_future(job.wait())
         until = time.monotonic() + gate.timeout
@@ -111,9 +114,11 @@ class Gates:
             late = not ended.done()
         finally:
             await job.stop(now=True)
+            written = _end_of(output)
+            await parts.transcripts.keep(output.name)
         if parts.halt.now is not None:
             raise Ended(parts.halt.now)
-        return await ended, _end_of(output), late
+        return await ended, written, late
 
 
 def _vacuous(gate: GateSettings, output: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,8 @@ class Job:
     def __init__(self, supervisor: Supervisor, command: Command, output: Path, errors: Path) -> None:
         self.command, self.output, self.errors = command, output.absolute(), errors.absolute()
         self._supervisor = supervisor
+        self.words: Callable[[str], str] = str
+        """What is done to the end of standard error before anyone quotes it."""
         self._exit: Exit | None = None
         self._ended = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -186,7 +188,7 @@ class Job:
         size = os.fstat(self._err).st_size
         tail = os.pread(self._err, STDERR_KEPT, max(0, size - STDERR_KEPT)).decode(errors="replace")
         _ = self.last_output
-        self._exit = Exit(code, stderr=tail + note, output=str(self.output))
+        self._exit = Exit(code, stderr=self.words(tail) + note, output=str(self.output))
         self._ended.set()
         self._urgent.set()
 

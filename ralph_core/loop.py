@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .attempt import AttemptRunner, spend_data
-from .audit import Pair
+from .audit import RESULTS, Pair
 from .errors import PluginFault, RalphError, StoreError
 from .events import FailureKind
 from .gates import Gates
@@ -51,6 +51,8 @@ class Loop:
             pair.message = outcome.reason
             pair.severity = Severity.INFO if outcome.kind is OutcomeKind.COMPLETED else Severity.WARNING
             pair.data = {"outcome": outcome.kind.value, "by": outcome.by, **spend_data(run.state.spend)}
+            pair.result = "success" if outcome.kind is OutcomeKind.COMPLETED else "failure"
+            pair.usage = spend_data(run.state.spend)
         return run.state
 
     async def _until_ended(self) -> Outcome:
@@ -86,6 +88,7 @@ class Loop:
             failed = attempt.result == "failed"
             pair.message = attempt.message
             pair.data = {"result": attempt.result, "claimed": attempt.claimed, **spend_data(attempt.spend)}
+            pair.result, pair.usage = RESULTS[attempt.result or "abandoned"], spend_data(attempt.spend)
             span.set_attributes({"ralph.result": attempt.result or "", "ralph.claimed": attempt.claimed})
             run.save(
                 finished=number,
@@ -173,6 +176,7 @@ class Loop:
     async def _close(self, outcome: Outcome) -> Outcome:
         """Snapshot what there is, and save the outcome. A store that fails here turns the outcome into a failure."""
         run = self.run
+        outcome = replace(outcome, reason=run.parts.redactor.text(outcome.reason))
         try:
             if run.unrecorded:
                 await run.snapshot()

@@ -1,13 +1,20 @@
-"""The audit record, and how records are asked for."""
+"""The audit record, how it is written down, and how records are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 SCHEMA = 1
+ENDINGS = ("finished", "failed", "abandoned")
+"""How a pair of records that was begun by `*.started` may end."""
+FIRST = "0" * 64
+"""What stands for the hash of the record before the first one."""
 
 
 class Severity(IntEnum):
@@ -25,6 +32,9 @@ class AuditRecord:
 
     `time` is ISO 8601 in UTC; `seq` counts from 1 within a run, without gaps; `id` is unique. `type` is dotted, and each
     `*.started` is followed by exactly one `*.finished`, `*.failed` or `*.abandoned` of the same stem.
+    `capability` is what was used (`agent`, `gate`, `store`, `tool:Bash`), `result` what came of it: `success`, `failure`,
+    `abandoned`, or a verdict (`allow`, `deny`, ...). `approval` is the id of a person's approval, `usage` what was spent.
+    `hash` is the SHA-256 of the record in canonical JSON, without itself; `prev_hash` that of the run's record before.
     """
 
     schema: int = SCHEMA
@@ -37,18 +47,120 @@ class AuditRecord:
     severity: Severity
     actor: str
     plugin: str = ""
+    capability: str = ""
+    result: str = ""
     message: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    approval: str = ""
+    usage: Mapping[str, Any] | None = None
     trace_id: str = ""
     span_id: str = ""
     duration_ms: float | None = None
+    prev_hash: str = ""
+    hash: str = ""
+
+    @cached_property
+    def line(self) -> bytes:
+        """The record as it is kept: canonical JSON (sorted keys, no blanks, UTF-8) with its hash last, and a line end."""
+        return _sealed(_body(fields_of(self)), self.hash)
+
+
+NAMES = tuple(each.name for each in fields(AuditRecord))
+
+
+def fields_of(record: AuditRecord) -> dict[str, Any]:
+    """The fields of a record as JSON has them."""
+    known = vars(record)
+    return {name: known[name] for name in NAMES} | {"severity": record.severity.name.lower()}
+
+
+def chained(record: AuditRecord, before: str) -> AuditRecord:
+    """The record with its place in the chain: `before` is the hash of the one before."""
+    linked = object.__new__(AuditRecord)  # not `replace`: this is done for every record, and that is ten times as slow
+    linked.__dict__.update(vars(record), prev_hash=before)
+    body = _body(fields_of(linked))
+    digest = hashlib.sha256(body).hexdigest()
+    linked.__dict__.update(hash=digest, line=_sealed(body, digest))
+    return linked
+
+
+def record_of(line: bytes) -> AuditRecord | None:
+    """The record that a line holds; None for a torn one. Fields of later versions of Ralph are left out."""
+    try:
+        found = json.loads(line)
+        known = {name: found[name] for name in NAMES if name in found}
+        return AuditRecord(**known | {"severity": Severity[found["severity"].upper()]})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def taken_apart(line: bytes) -> tuple[bytes, str] | None:
+    """What was hashed of a line, and the hash that it claims, to the byte; None if it is no line of an account."""
+    if len(line) < 80 or not line.endswith(b'"}\n') or line[-76:-67] != b',"hash":"':
+        return None
+    return line[:-76] + b"}", line[-67:-3].decode("ascii", "replace")
+
+
+def _sealed(body: bytes, digest: str) -> bytes:
+    return b'%b,"hash":"%b"}\n' % (body[:-1], digest.encode("ascii"))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
+
+
+def _body(found: dict[str, Any]) -> bytes:
+    del found["hash"]
+    try:
+        return _encode(found).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, as in file names that are not UTF-8: only escapes can say that
+        return json.dumps(found, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFilter:
-    """Which records are wanted: all that match every given field."""
+    """Which records are wanted: all that match every given field.
+
+    `type` may end in `.*`; `severity` is the least; `since` and `until` are ISO 8601 in UTC, as in the records; `tool` is a
+    tool's name; `success` is whether it went well, for records that say so. `after` is the `seq` after which to begin:
+    the next page of one run is asked for with the last `seq` of the page before.
+    """
 
     run: str | None = None
     type: str | None = None
     severity: Severity = Severity.DEBUG
     limit: int | None = None
+    since: str | None = None
+    until: str | None = None
+    tool: str | None = None
+    success: bool | None = None
+    after: int = 0
+
+    def lets_through(self, record: AuditRecord) -> bool:
+        """Whether the record matches, `limit` apart."""
+        return (
+            (self.run is None or record.run == self.run)
+            and record.seq > self.after
+            and record.severity >= self.severity
+            and (self.type is None or _is_of_type(record.type, self.type))
+            and (self.since is None or record.time >= self.since)
+            and (self.until is None or record.time < self.until)
+            and (self.tool is None or record.capability == f"tool:{self.tool}")
+            and (self.success is None or (record.result in GOOD if self.success else record.result in BAD))
+        )
+
+    def of(self, records: Iterable[AuditRecord]) -> Iterator[AuditRecord]:
+        """The records that are let through, at most `limit` of them."""
+        count = 0
+        for record in records:
+            if self.limit is not None and count >= self.limit:
+                return
+            if self.lets_through(record):
+                count += 1
+                yield record
+
+
+GOOD, BAD = ("success", "allow"), ("failure", "abandoned", "deny", "ask", "pause", "stop")
+
+
+def _is_of_type(type_: str, wanted: str) -> bool:
+    return type_.startswith(wanted[:-1]) if wanted.endswith(".*") else type_ == wanted

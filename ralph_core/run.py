@@ -23,7 +23,8 @@ from .redaction import Redactor
 from .settings import Settings
 from .state import RunState
 from .telemetry import Telemetry
-from .verdicts import Allow, Ask, Deny, Moment, Outcome, OutcomeKind, Pause, Stop, Verdict
+from .transcripts import Transcripts
+from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict
 
 if TYPE_CHECKING:
     from .process import Supervisor
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 5.0
 """Seconds after which a state is saved although nothing but the time has changed."""
+CONFIRMING = 0.002
+"""Seconds between two looks whether a required sink has written everything."""
 
 
 class Ended(Exception):
@@ -62,6 +65,7 @@ class Parts:
     askers: frozenset[str]
     someone: bool
     redactor: Redactor
+    transcripts: Transcripts
     words: str
     workspace: Path
     folder: Path
@@ -82,7 +86,9 @@ class Run:
     def note(self, **changes: Any) -> None:
         """Replace the state, with the clock brought up to date."""
         elapsed = self._elapsed_before + time.monotonic() - self._sat_down
-        self.state = replace(self.state, now=time.time(), elapsed=elapsed, audit_seq=self.parts.trail.seq, **changes)
+        seq, digest = self.parts.trail.head
+        changes = {"audit_seq": seq, "audit_hash": digest, **changes}
+        self.state = replace(self.state, now=time.time(), elapsed=elapsed, **changes)
 
     def save(self, *, durable: bool = True, **changes: Any) -> None:
         """Replace the state and save it. Raises `StoreError`: what can't be kept must not go on."""
@@ -100,7 +106,7 @@ class Run:
             raise
         except Exception as error:
             name = self.parts.settings.store
-            plugin, _ = self.parts.plugins.provider("store", name)
+            plugin = self._plugin_of_store
             raise self.parts.plugins.fault(plugin, f"store {name!r} raised {type(error).__name__}: {error}") from error
 
     def save_now_and_then(self) -> None:
@@ -115,7 +121,9 @@ class Run:
         attributes = {"ralph.store": self.parts.settings.store, "ralph.snapshot": number}
         with (
             self.parts.telemetry.span("checkpoint", attributes),
-            self.parts.trail.pair("checkpoint", number=number) as pair,
+            self.parts.trail.pair(
+                "checkpoint", plugin=self._plugin_of_store, capability="store", number=number
+            ) as pair,
         ):
             with self._the_store():
                 snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
@@ -125,19 +133,37 @@ class Run:
                 self.save(durable=False, snapshot=snapshot.ref)  # the store itself knows what it has recorded
 
     @property
+    def _plugin_of_store(self) -> str:
+        return self.parts.plugins.provider("store", self.parts.settings.store)[0]
+
+    @property
     def unrecorded(self) -> bool:
         """Whether an agent has worked on the files since they were last recorded."""
         return self.state.attempts != self._recorded
 
     async def rule(self, moment: Moment) -> None:
         """Ask the policies: return when all is allowed, raise `Ended` when it is not, wait when they say so."""
+        if moment.kind is MomentKind.ITERATION:
+            await self._account_confirmed()
         ruling = await self.judged(moment)
         if ruling is not None:
             raise Ended(_outcome(ruling.policy, ruling.verdict))
 
+    async def _account_confirmed(self) -> None:
+        """Before anything is spent: wait until the required sinks have written all of the account. Raises `Ended`."""
+        while not self.parts.trail.confirmed:
+            self._check_account()
+            await asyncio.sleep(CONFIRMING)
+        self._check_account()
+
+    def _check_account(self) -> None:
+        if self.parts.trail.fault:
+            raise Ended(Outcome(OutcomeKind.FAILED, self.parts.trail.fault, by="audit"))
+
     async def judged(self, moment: Moment) -> Ruling | None:
         """The same, for a moment with something to deny: the ruling if that is to be denied, or asked about."""
         while True:
+            self._check_account()
             self.note()
             self.parts.moments.write(moment, self.state)
             rulings = await self.parts.policies.ask(moment, self.state)
@@ -163,7 +189,8 @@ class Run:
         self.heed()
 
     def heed(self) -> None:
-        """Between attempts: raise `Ended` if somebody has asked for the end."""
+        """Between attempts: raise `Ended` if somebody has asked for the end, or the account can't be kept."""
+        self._check_account()
         if self.parts.halt.asked is not None:
             raise Ended(self.parts.halt.asked)
 
@@ -172,6 +199,8 @@ class Run:
             "verdict",
             actor=ruling.policy,
             plugin=ruling.plugin,
+            capability=f"tool:{moment.event.name}" if isinstance(moment.event, ToolCall) else "policy",
+            result=name_of(ruling.verdict),
             severity=Severity.INFO if isinstance(ruling.verdict, Allow) else Severity.WARNING,
             message=getattr(ruling.verdict, "reason", ""),
             data={

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .audit import Selected
 from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
 from .environment import environment_of, withheld
-from .errors import AgentUnavailable, UserError
+from .errors import AgentUnavailable, UnknownName, UserError
 from .meter import complaint, overshoot
 from .plugins import KINDS
 from .prompt import read_task
@@ -23,6 +24,9 @@ from .workspace import check_workspace
 AUTO = "auto"
 AUTO_ORDER = ("claude", "gemini", "q", "kiro")
 """What `auto` looks for first; then every other agent, by name. Only an order: an agent that is not named here works too."""
+
+LATER = {"database": "ralph-sql"}
+"""Sinks by the names that the deployment documents use, and the packages that bring them."""
 
 ProvidedT = TypeVar("ProvidedT", bound=Provided)
 
@@ -174,11 +178,16 @@ class Session(Ground):
 
     def account_of(self, wanted: AuditFilter) -> list[AuditRecord]:
         """Records of the first chosen sink that can be asked; none if no sink can."""
-        for name, _, sink in self._sinks():
-            _, provider = self.plugins.provider("sink", name)
-            if "query" in provider.capabilities:
-                return list(sink.query(wanted))
-        return []
+        return next((list(each.sink.query(wanted)) for each in self._sinks() if each.anchors), [])
+
+    def auditor(self, capability: Capability) -> AuditSink:
+        """The first chosen sink that has a capability. Raises `UserError` if none has."""
+        for each in self._sinks():
+            if capability in self.plugins.provider("sink", each.name)[1].capabilities:
+                return each.sink
+        raise UserError(
+            f"no audit sink is chosen that has the capability {capability.value}", mend="audit_sinks: [file]"
+        )
 
     def find(self, run: str | None) -> tuple[str, Saved]:
         """A run of this workspace, by id or an unambiguous beginning of it; the latest without one. Raises `UserError`."""
@@ -195,11 +204,19 @@ class Session(Ground):
     def _prompt_path(self) -> Path:
         return self.workspace / self.settings.prompt
 
-    def _sinks(self) -> list[tuple[str, str, AuditSink]]:
-        built = []
+    def _sinks(self) -> list[Selected]:
+        """The chosen sinks; the first that can be asked is the one whose account is anchored."""
+        for name in self.settings.audit_required:
+            if name not in self.settings.audit_sinks:
+                raise UnknownName("sink", name, self.settings.audit_sinks, where="audit_required")
+        built: list[Selected] = []
         for name in self.settings.audit_sinks:
-            plugin, _ = self.plugins.provider("sink", name, where="audit_sinks")
-            built.append((name, plugin, self._built("sink", name, AuditSink)))  # type: ignore[type-abstract]
+            if name in LATER and name not in self.plugins.providers["sink"]:
+                raise UserError(f"audit_sinks: {name!r} comes with the package {LATER[name]}, which is not installed")
+            plugin, provider = self.plugins.provider("sink", name, where="audit_sinks")
+            anchors = "query" in provider.capabilities and not any(each.anchors for each in built)
+            sink = self._built("sink", name, AuditSink)  # type: ignore[type-abstract]
+            built.append(Selected(name, plugin, sink, name in self.settings.audit_required, anchors))
         return built
 
     def policies(self) -> list[tuple[str, str, LimitPolicy]]:

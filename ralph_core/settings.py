@@ -284,6 +284,16 @@ class Settings(BaseModel):
     """Most records that a sink is given at once."""
     audit_flush_interval: float = Field(10.0, gt=0)
     """Seconds between two flushes of a sink; records are written as they come."""
+    audit_retention_days: float = Field(90, gt=0)
+    """Days after which `ralph audit prune` forgets a run."""
+    audit_queue: int = Field(10_000, ge=1)
+    """Records that may wait in memory for a sink that is slow."""
+    audit_overflow: Literal["spill", "block", "drop"] = "spill"
+    """What is done with more: they wait on disk; the run waits for the sink; or the oldest are dropped, and counted."""
+    audit_required: Names = ()
+    """Sinks that a run must not do without: it ends as failed when one of them does not take the account."""
+    audit_deadline: float = Field(30.0, gt=0)
+    """Seconds that a required sink may take for a batch."""
 
     record: bool = False
     """Keep a recording of every attempt, which the agent `replay` can play again."""

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from .approvals import Book
-from .audit import AuditTrail, SinkAccount, unfinished
+from .audit import AuditTrail, Selected, unfinished
 from .consent import askers
-from .contracts import Agent, AuditSink, CheckpointStore, LimitPolicy
+from .contracts import Agent, CheckpointStore, Lease, LimitPolicy
 from .diagnosis import diagnose
 from .environment import fetch_keys
 from .errors import StoreError, UserError
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
+from .pipeline import PipelineSettings, SinkAccount
 from .plugins import HookCall, Plugins
 from .policies import Policies
 from .process import Supervisor
@@ -35,7 +36,8 @@ from .state import RunState, Task
 from .statefile import ensure_home, write_atomically
 from .survivors import kill_survivors
 from .telemetry import Telemetry
-from .verdicts import Outcome
+from .transcripts import Transcripts
+from .verdicts import Outcome, OutcomeKind
 from .workspace import Holder, WorkspaceLock
 
 Observer = Callable[[AuditRecord, RunState], None]
@@ -63,7 +65,7 @@ class Cast:
 
     agents: Mapping[str, Agent]
     store: CheckpointStore
-    sinks: Sequence[tuple[str, str, AuditSink]]
+    sinks: Sequence[Selected]
     policies: Sequence[tuple[str, str, LimitPolicy]]
     bounds: Sequence[str] = ()
     """How far the limits can be exceeded, in words."""
@@ -175,12 +177,16 @@ class Sitting:
         ground, cast = self.ground, self.cast
         folder = ground.home / "runs" / state.run
         lease = cast.store.claim(state.run)
-        self._lay_out(folder)
         redactor = Redactor({**ground.env, **ground.keys})
+        for server in ground.settings.mcp.servers.values():
+            redactor.learn({**server.env, **server.headers})
+        transcripts = Transcripts(folder, redactor)
+        self._lay_out(folder, transcripts, redactor)
+        self._recover_sinks()
         async with _supervised(state.run) as starting:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
             past = [] if fresh else self._past(state.run)
-            trail = self._trail(state, past, redactor, telemetry)
+            trail = self._trail(state, past, redactor, telemetry, folder)
             policies = Policies(cast.policies, ground.plugins, telemetry.record)
             try:
                 parts = Parts(
@@ -198,6 +204,7 @@ class Sitting:
                     askers=askers(cast.agents, [name for name, _, _ in cast.policies], ground.plugins),
                     someone=ground.settings.approvals == "wait" or getattr(ground.observer, "interactive", False),
                     redactor=redactor,
+                    transcripts=transcripts,
                     words=self.words,
                     workspace=ground.workspace,
                     folder=folder,
@@ -209,37 +216,80 @@ class Sitting:
             finally:
                 ground.plugins.watch = lambda _call: None
                 policies.close()
-                sinks = trail.close()
+                sinks = await asyncio.to_thread(trail.close)
                 telemetry.close()
+            final = self._anchored(final, lease, trail)
         return Account(final, folder, changed, sinks, [*self.notes, *telemetry.notes])
 
-    def _lay_out(self, folder: Path) -> None:
+    def _anchored(self, final: RunState, lease: Lease, trail: AuditTrail) -> RunState:
+        """The last state, saved with the head of the account that is now complete; failed if that could not be kept."""
+        seq, digest = trail.head
+        final = replace(final, audit_seq=seq, audit_hash=digest)
+        if trail.fault and final.outcome is not None and final.outcome.kind is not OutcomeKind.FAILED:
+            final = replace(final, outcome=Outcome(OutcomeKind.FAILED, trail.fault, by="audit"))
+        try:
+            self.cast.store.anchor(final, lease)
+        except StoreError as error:
+            self.notes.append(f"the end of the account is not anchored: {error}")
+        return final
+
+    def _recover_sinks(self) -> None:
+        """Have each sink mend what a kill has left behind; one that can't will fail again when it is written to."""
+        for each in self.cast.sinks:
+            try:
+                self.notes += [f"audit sink {each.name}: {note}" for note in each.sink.recover()]
+            except Exception as error:
+                self.notes.append(f"audit sink {each.name} could not be looked after: {type(error).__name__}: {error}")
+
+    def _lay_out(self, folder: Path, transcripts: Transcripts, redactor: Redactor) -> None:
         """Make the folder of the run, and clear away what a Ralph that was killed has left open in it."""
         try:
-            (folder / "output").mkdir(parents=True, exist_ok=True)
+            transcripts.folder.mkdir(parents=True, exist_ok=True)
+            transcripts.recover()
             for left in Book(folder).all():
                 Book(folder).lapse(left, "Ralph was killed")
             if self.ground.settings.archive_enabled:
-                _archive(self.ground.home / "prompts", self.words, self.task)
+                _archive(self.ground.home / "prompts", redactor.text(self.words), self.task)
         except OSError as error:
             raise UserError(f"{folder} can't be written: {error.strerror}") from None
 
     def _trail(
-        self, state: RunState, past: Sequence[AuditRecord], redactor: Redactor, telemetry: Telemetry
+        self, state: RunState, past: Sequence[AuditRecord], redactor: Redactor, telemetry: Telemetry, folder: Path
     ) -> AuditTrail:
         def observe(record: AuditRecord) -> None:
             self.ground.observer(record, self._loop.run.state if self._loop is not None else state)
 
+        settings = self.ground.settings
+        seq, before = self._end_of_account(state, past)
         return AuditTrail(
             state.run,
             self.cast.sinks,
             redactor=redactor,
             ids=telemetry.ids,
-            seq=max([state.audit_seq, *(record.seq for record in past)]),
-            batch_size=self.ground.settings.audit_batch_size,
-            flush_interval=self.ground.settings.audit_flush_interval,
+            how=PipelineSettings(
+                batch_size=settings.audit_batch_size,
+                flush_interval=settings.audit_flush_interval,
+                overflow=settings.audit_overflow,
+                queue=settings.audit_queue,
+                deadline=settings.audit_deadline,
+            ),
+            folder=folder,
+            seq=seq,
+            before=before,
             observer=observe,
         )
+
+    def _end_of_account(self, state: RunState, past: Sequence[AuditRecord]) -> tuple[int, str]:
+        """Number and hash of the record that the chain goes on from: the last one that there is.
+
+        If what the state vouches for is not there, it goes on from that: the gap must show for ever.
+        """
+        vouched = (state.audit_seq, state.audit_hash)
+        if not past or not state.audit_hash or vouched in ((record.seq, record.hash) for record in past):
+            return (past[-1].seq, past[-1].hash) if past else vouched
+        last = past[-1].seq
+        self.notes.append(f"the account ends with record {last}, without the record {vouched[0]} that was written")
+        return max(last, vouched[0]), vouched[1]
 
     async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord]) -> RunState:
         self._loop, parts = loop, loop.run.parts
@@ -259,12 +309,11 @@ class Sitting:
         return final
 
     def _past(self, run: str) -> list[AuditRecord]:
-        """What the account already says of a run: all of it, from the first sink that can be asked."""
-        for name, _, sink in self.cast.sinks:
-            _, provider = self.ground.plugins.provider("sink", name)
-            if "query" in provider.capabilities:
+        """What the account already says of a run: all of it, from the sink that can be asked."""
+        for each in self.cast.sinks:
+            if each.anchors:
                 try:
-                    return list(sink.query(AuditFilter(run=run)))
+                    return list(each.sink.query(AuditFilter(run=run)))
                 except Exception:  # a sink that fails must not keep a run from going on; the next one may do
                     pass
         return []
@@ -327,7 +376,17 @@ def _abandon(trail: AuditTrail, record: AuditRecord) -> None:
     stem, actor, plugin = record.type.removesuffix(".started"), record.actor, record.plugin
     data = {"id": record.data["id"]} if "id" in record.data else {}
     message = "Ralph was killed"
-    trail.record(f"{stem}.abandoned", actor=actor, plugin=plugin, severity=Severity.WARNING, message=message, data=data)
+    trail.record(
+        f"{stem}.abandoned",
+        actor=actor,
+        plugin=plugin,
+        capability=record.capability,
+        result="abandoned",
+        severity=Severity.WARNING,
+        message=message,
+        data=data,
+        approval=record.approval,
+    )
     trail.iteration = 0
 
 

@@ -43,6 +43,8 @@ ENVIRONMENT = {
     "AUDIT_STORAGE_TYPE": "audit_sinks",
     "AUDIT_BATCH_SIZE": "audit_batch_size",
     "AUDIT_FLUSH_INTERVAL": "audit_flush_interval",
+    "AUDIT_RETENTION_DAYS": "audit_retention_days",
+    "AUDIT_ENCRYPTION_ENABLED": "sinks.file.encryption.enabled",
     "AUDIT_LOG_DIR": "sinks.file.directory",
     "AUDIT_MAX_FILE_SIZE": "sinks.file.max_file_size",
     "AUDIT_MAX_FILES": "sinks.file.max_files",

@@ -170,7 +170,7 @@ class RunState:
     `spend` and `failures`, never go down. `booked` is what the ended attempts were billed (None: as `spend`), which `spend`
     is ahead of when an estimate proves too high, until the next attempts have made up for it. `agents` are those that the run
     may use, in the user's order; `starts` is when the last iterations began, if their rate is limited. `judged` is the last iteration whose claim of completion was checked, `gates`
-    what came of it, `confirmations` how many claims in a row have stood. `given` is what the command line said, so that a resume needs not repeat it.
+    what came of it, `confirmations` how many claims in a row have stood. `audit_seq` and `audit_hash` are number and hash of the last audit record that was written by then. `given` is what the command line said, so that a resume needs not repeat it.
     """
 
     schema: int = SCHEMA
@@ -205,4 +205,5 @@ class RunState:
     snapshot: str | None = None
     snapshots: int = 0
     audit_seq: int = 0
+    audit_hash: str = ""
     outcome: Outcome | None = None

@@ -41,9 +41,10 @@ class AgentHost:
         spawned: Callable[[Job], None],
         limits: ProcessLimits | None,
         recorder: Recorder | None = None,
+        words: Callable[[str], str] = str,
     ) -> None:
         self._supervisor, self._output, self._limits = supervisor, output, limits
-        self._prepare, self._spawned = prepare, spawned
+        self._prepare, self._spawned, self._words = prepare, spawned, words
         self.recorder = recorder
         self.job: Job | None = None
 
@@ -51,6 +52,7 @@ class AgentHost:
         if self.job is not None:
             raise SpawnError("an attempt is one process: this one has been started already")
         self.job = await self._supervisor.start(self._prepare(command), output=self._output, limits=self._limits)
+        self.job.words = self._words
         self._spawned(self.job)
         return self.job if self.recorder is None else self.recorder.watch(self.job)
 

@@ -51,6 +51,7 @@ SETTINGS_TAIL = """
 | Variable | Meaning |
 |---|---|
 | `ENVIRONMENT` | The profile of the settings file. |
+| `AUDIT_ENCRYPTION_KEY` | Keys of the account, see [encryption](../audit.md#encryption). |
 | `RALPH_PLUGINS` | A comma list: only these plugins are loaded; empty, none. |
 | `RALPH_STRICT_PLUGINS` | `1`: a broken plugin is raised with its traceback. |
 | `OTEL_*`, `TRACEPARENT` | See [traces](../operations.md#traces). |

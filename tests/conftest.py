@@ -185,7 +185,8 @@ class Ralph:
 
     def snapshots(self):
         """The refs of all snapshots."""
-        return self.git("for-each-ref", "--format=%(refname)", "refs/ralph").split()
+        refs = self.git("for-each-ref", "--format=%(refname)", "refs/ralph").split()
+        return [ref for ref in refs if not ref.endswith("/account")]
 
     def repository(self):
         """All of the user's own that Ralph must not touch: refs, HEAD, index, stash, status."""

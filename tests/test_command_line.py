@@ -776,7 +776,7 @@ class TestSettings:
         flags, options = made(ralph, way, "sinks.file.max_files", 2)
         options["env"] = {"AUDIT_BATCH_SIZE": "1", "AUDIT_MAX_FILE_SIZE": "1024", **options.get("env", {})}
         assert ralph.run(DONE, *flags, **options).returncode == 0
-        assert {path.name for path in (ralph.home / "audit").iterdir()} == {"audit.jsonl", "audit.1.jsonl"}
+        assert {path.name for path in (ralph.home / "audit").glob("*.jsonl")} == {"audit.jsonl", "audit.1.jsonl"}
 
     @ways("dry_run")
     def test_dry_run(self, ralph, way):
@@ -888,7 +888,7 @@ class TestPrecedence:
         ralph.settings("sinks: {file: {directory: a, max_files: 1}}")
         env = {"AUDIT_LOG_DIR": "b", "AUDIT_MAX_FILE_SIZE": "1024", "AUDIT_BATCH_SIZE": "1"}
         assert ralph.run(DONE, env=env).returncode == 0
-        assert [path.name for path in (ralph.workspace / "b").iterdir()] == ["audit.jsonl"]
+        assert [path.name for path in (ralph.workspace / "b").glob("*.jsonl")] == ["audit.jsonl"]
         assert not (ralph.home / "a").exists()
 
     @pytest.mark.parametrize("name", ["ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml"])

@@ -26,7 +26,10 @@ show 'git for-each-ref refs/ralph   # snapshots; branch, index and stash are as 
 git for-each-ref --format='%(refname)  %(subject)' refs/ralph
 git status --short --branch
 
-show 'head .agent/audit/audit.jsonl # time, type and message of the first records'
-sed -n 's/.*"time":"\([^"]*\)".*"iteration":[0-9]*,"type":"\([^"]*\)".*"message":"\([^"]*\)".*/\1  \2  \3/p' .agent/audit/audit.jsonl | head -n 8
+show ralph audit query --limit 8
+"$ralph" audit query --limit 8
+
+show ralph audit verify
+"$ralph" audit verify
 
 printf '\nAll of it is in %s\n' "$scratch"

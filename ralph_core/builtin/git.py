@@ -24,7 +24,7 @@ from ralph_core.builtin.gitindex import PrivateIndex, delete
 from ralph_core.builtin.gitrepo import Repository, clean_environment, discover, make_private, private
 from ralph_core.builtin.gitreview import GitSettings, publish
 from ralph_core.builtin.local import RUN_ID, LocalStore
-from ralph_core.contracts import Context, Lease, Saved, Snapshot
+from ralph_core.contracts import Anchor, Context, Lease, Saved, Snapshot
 from ralph_core.errors import StoreError, UnknownName, UserError
 from ralph_core.state import RunState
 
@@ -112,6 +112,39 @@ class GitStore(LocalStore):
         if note:
             taken = replace(taken, notes=(*taken.notes, note))
         return taken, _Line(lease.token, line.index, line.number + 1, commit, recorded.tree, steady=True)
+
+    def anchor(self, state: RunState, lease: Lease) -> None:
+        """Save `state`, and keep it in a commit beside the snapshots, too: `refs/ralph/<run>/account`."""
+        super().anchor(state, lease)
+        repository, line = self._repository(state.run), self._lines.get(state.run)
+        if repository is None:
+            return
+        line = line if line is not None else self._take_up(repository, lease)
+        if line.last is None or line.tree is None:  # no snapshot was made
+            return
+        subject = f"Ralph's account of run {state.run}, up to record {state.audit_seq}"
+        since = gitsync.moment(repository.objects, long_ago=False)
+        commit = gitrefs.commit(repository, subject, line.tree, line.last, {"state": state}, time.time())
+        gitsync.sync(repository.objects, since)
+        with self.held(lease):
+            gitrefs.move(repository, f"{gitrefs.SPACE}/{state.run}/{gitrefs.ACCOUNT}", commit)
+
+    def anchors(self, run: str) -> Sequence[Anchor]:
+        """The heads of the account in the messages of the run's commits, and the one that was saved with its state."""
+        repository = self._repository(run)
+        last = gitrefs.account_of(repository, run) if repository is not None else None
+        found = []
+        for commit in [*self._commits(run), *([last] if last else [])]:
+            try:
+                state = statefile.state_of(commit.content)
+            except StoreError:  # taken before a restore: its message has no state; or edited: others will do
+                continue
+            if state.run == run and state.audit_hash:
+                found.append(Anchor(state.audit_seq, state.audit_hash, f"the commit {commit.ref}"))
+        try:
+            return [*found, *super().anchors(run)]
+        except (StoreError, UserError):
+            return found
 
     def history(self, run: str) -> Sequence[Snapshot]:
         """The snapshots of a run by time, those taken before a restore among them (their notes say so)."""
@@ -305,7 +338,8 @@ class GitStore(LocalStore):
             return False
         repository = self._repository(run)
         if repository:
-            gitrefs.delete(repository, self._commits(run))
+            last = gitrefs.account_of(repository, run)
+            gitrefs.delete(repository, [*self._commits(run), *([last] if last else [])])
             if repository.private:  # nobody else ever tidies it up; refs stay files, `_repository` looks for them
                 repository.run("-c", "gc.packRefs=false", "gc", "-q")
         return True

@@ -22,6 +22,8 @@ from ralph_core.errors import LeaseLost, StoreError, UserError
 
 SPACE = "refs/ralph"
 BEFORE_RESTORE = "pre-restore-"
+ACCOUNT = "account"
+"""Name of the ref, beside the snapshots, that anchors the end of a run's account."""
 _NAME = re.compile(rf"({BEFORE_RESTORE})?([0-9]{{1,9}})")
 _FIELDS = "%(refname)%00%(objectname)%00%(tree)%00%(committerdate:unix)%00%(contents)%00"
 
@@ -107,8 +109,15 @@ def write(repository: Repository, taken: Snapshot, tree: str, parent: str | None
     """Make the commit for `taken`, whose message carries its description and `extra`; returns its id. No ref yet, and not durable yet."""
     told = {"iteration": taken.iteration, "time": taken.time, "changed": taken.changed, "notes": taken.notes}
     subject = f"Ralph snapshot {taken.ref.removeprefix(SPACE + '/')}, iteration {taken.iteration}"
-    message = subject.encode() + b"\n\n" + statefile.seal({"snapshot": told, **extra})
-    who = f"Ralph <ralph@localhost> {int(taken.time)} +0000"
+    return commit(repository, subject, tree, parent, {"snapshot": told, **extra}, taken.time)
+
+
+def commit(
+    repository: Repository, subject: str, tree: str, parent: str | None, content: Mapping[str, Any], moment: float
+) -> str:
+    """Make a commit whose message carries `content`; returns its id. `moment` in seconds since the epoch."""
+    message = subject.encode() + b"\n\n" + statefile.seal(content)
+    who = f"Ralph <ralph@localhost> {int(moment)} +0000"
     head = [f"tree {tree}", *([f"parent {parent}"] if parent else []), f"author {who}", f"committer {who}", "", ""]
     body = "\n".join(head).encode("ascii") + message
     digest = sha1 if len(tree) == 40 else sha256
@@ -160,6 +169,23 @@ def delete(repository: Repository, commits: Sequence[Commit]) -> None:
         repository.run(
             "update-ref", "--stdin", data=b"".join(b"delete %s\n" % commit.ref.encode() for commit in commits)
         )
+
+
+def move(repository: Repository, ref: str, commit: str) -> None:
+    """Let `ref` name `commit`, whatever it has named before."""
+    result = repository.run("update-ref", "--no-deref", ref, commit, okay=128)
+    if result.code:
+        raise StoreError(f"{repository.git_dir}: can't write {ref}: {result.words}")
+
+
+def account_of(repository: Repository, run: str) -> Commit | None:
+    """The commit that anchors the end of a run's account."""
+    ref = f"{SPACE}/{run}/{ACCOUNT}"
+    found = repository.run("for-each-ref", f"--format={_FIELDS}", ref).out.split(b"\0")
+    if len(found) < 6:
+        return None
+    name, commit, tree, seconds = (part.decode("utf-8", "replace").strip() for part in found[:4])
+    return Commit(name, commit, tree, float(seconds or 0), found[4])
 
 
 def head(repository: Repository) -> str | None:

@@ -58,10 +58,10 @@ def ralph_audit_sinks() -> Sequence[Provider[AuditSink]]:
     return [
         Provider(
             "file",
-            "JSON lines, rotated by size",
+            "JSON lines, rotated by size, encrypted if asked to",
             "ralph_core.builtin.sinks:FileSink",
             "ralph_core.builtin.sinks:FileSinkSettings",
-            capabilities=frozenset({"query"}),
+            capabilities=frozenset({"query", "verify", "prune"}),
         ),
         Provider(
             "memory",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ralph_core.contracts import AuditSink, Context
-from ralph_core.records import AuditFilter, AuditRecord, Severity
+from ralph_core.builtin.auditfiles import AuditFiles, mend_torn_line
+from ralph_core.builtin.encryption import Cipher, EncryptionSettings
+from ralph_core.contracts import Anchor, AuditSink, Context
+from ralph_core.records import AuditFilter, AuditRecord, record_of
 
 
 class FileSinkSettings(BaseModel):
@@ -26,6 +27,10 @@ class FileSinkSettings(BaseModel):
     """Bytes after which a new file is begun."""
     max_files: int = Field(10, ge=1)
     """How many files are kept, the current one included."""
+    fsync: Literal["interval", "batch", "never"] = "interval"
+    """When what was written is made to outlive a power cut: every `audit_flush_interval`, after each batch, or never."""
+    encryption: EncryptionSettings = EncryptionSettings()
+    """Whether records are encrypted, and where the keys are."""
 
 
 class FileSink(AuditSink):
@@ -37,24 +42,31 @@ class FileSink(AuditSink):
         super().__init__(settings, context)
         named = settings.directory
         self.folder = context.home / "audit" if named is None else Path(context.workspace, named)
-        self.path = self.folder / "audit.jsonl"
+        self._cipher = Cipher(settings.encryption, context)
+        self._files = AuditFiles(self.folder, settings.max_files, self._cipher.opened)
+        self.path = self._files.current
         self._stream: FileIO | None = None
+
+    def recover(self) -> Sequence[str]:
+        return mend_torn_line(self.path)
 
     def write(self, batch: Sequence[AuditRecord]) -> None:
         stream = self._opened()
-        lines = [line_of(record) for record in batch]
-        before = stream.tell()
+        seal = self._cipher.sealed if self.settings.encryption.enabled else None
+        data = b"".join([seal(record) if seal else record.line for record in batch])
+        before = os.fstat(stream.fileno()).st_size  # not `tell`: that stays where a failed write has got to
         try:
             # One write, unbuffered: either all of the batch is in the file, or none of it after the cut below.
-            data = b"".join(lines)
             if stream.write(data) != len(data):
                 raise OSError(f"only a part of the batch could be written to {self.path}")
+            if self.settings.fsync == "batch":
+                os.fsync(stream.fileno())
         except OSError:
             os.truncate(self.path, before)
             raise
 
     def flush(self) -> None:
-        if self._stream is not None:
+        if self._stream is not None and self.settings.fsync == "interval":
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
@@ -63,20 +75,28 @@ class FileSink(AuditSink):
             self._stream = None
 
     def query(self, wanted: AuditFilter) -> Iterable[AuditRecord]:
-        return matching(self._read((wanted.run or "").encode()), wanted)
+        return wanted.of(self._records((wanted.run or "").encode()))
+
+    def lines(self) -> Iterable[tuple[str, bytes]]:
+        return self._files.lines()
+
+    def dropped(self, run: str) -> Anchor | None:
+        return self._files.dropped(run)
+
+    def prune(self, before: str) -> int:
+        return self._files.prune(before)
 
     def _opened(self) -> FileIO:
-        if self._stream is not None and self._stream.tell() >= self.settings.max_file_size:
+        if self._stream is not None and os.fstat(self._stream.fileno()).st_size >= self.settings.max_file_size:
             self.flush()
             self.close()
-            self._rotate()
+            self._files.rotate()
         if self._stream is not None and not self._is_there(self._stream):
             self.close()  # an agent's `git clean -fdx` took the file away: what comes next must not go after it
         if self._stream is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._stream = self.path.open("ab", buffering=0)
-            self._end_torn_line()
-        assert self._stream is not None
+            mend_torn_line(self.path)
+            self._stream = open(self.path, "ab", buffering=0, opener=_private)  # noqa: SIM115 - it stays open
         return self._stream
 
     def _is_there(self, stream: FileIO) -> bool:
@@ -86,37 +106,12 @@ class FileSink(AuditSink):
         except FileNotFoundError:
             return False
 
-    def _end_torn_line(self) -> None:
-        """A kill may have torn the last line: end it, so that it spoils no other one."""
-        with self.path.open("rb") as reader:
-            size = reader.seek(0, os.SEEK_END)
-            if size:
-                reader.seek(size - 1)
-                if reader.read(1) != b"\n" and self._stream is not None:
-                    self._stream.write(b"\n")
-
-    def _rotate(self) -> None:
-        oldest = self.settings.max_files - 1
-        (self.folder / f"audit.{oldest}.jsonl").unlink(missing_ok=True)
-        for number in range(oldest - 1, -1, -1):
-            older = self.folder / (f"audit.{number}.jsonl" if number else "audit.jsonl")
-            if older.exists():
-                if oldest == 0:
-                    older.unlink()
-                else:
-                    older.rename(self.folder / f"audit.{number + 1}.jsonl")
-
-    def _read(self, words: bytes) -> Iterator[AuditRecord]:
+    def _records(self, words: bytes) -> Iterator[AuditRecord]:
         """The records in whose line `words` occur: to parse all lines of many runs would take minutes."""
-        numbers = range(self.settings.max_files - 1, -1, -1)
-        for path in (self.folder / (f"audit.{number}.jsonl" if number else "audit.jsonl") for number in numbers):
-            if not path.exists():
-                continue
-            with path.open("rb") as stream:
-                for line in stream:
-                    record = record_of(line) if words in line else None
-                    if record is not None:
-                        yield record
+        for _, line in self._files.lines(words):
+            record = record_of(line)
+            if record is not None:
+                yield record
 
 
 class MemorySink(AuditSink):
@@ -130,34 +125,8 @@ class MemorySink(AuditSink):
         self.records.extend(batch)
 
     def query(self, wanted: AuditFilter) -> Iterable[AuditRecord]:
-        return matching(self.records, wanted)
+        return wanted.of(self.records)
 
 
-def matching(records: Iterable[AuditRecord], wanted: AuditFilter) -> Iterator[AuditRecord]:
-    """The records that the filter lets through, at most `limit` of them."""
-    count = 0
-    for record in records:
-        if wanted.limit is not None and count >= wanted.limit:
-            return
-        if (
-            (wanted.run is None or record.run == wanted.run)
-            and (wanted.type is None or record.type == wanted.type)
-            and record.severity >= wanted.severity
-        ):
-            count += 1
-            yield record
-
-
-def line_of(record: AuditRecord) -> bytes:
-    """A record as one line of JSON."""
-    fields = asdict(record) | {"severity": record.severity.name.lower()}
-    return json.dumps(fields, ensure_ascii=False, default=str, separators=(",", ":")).encode() + b"\n"
-
-
-def record_of(line: bytes) -> AuditRecord | None:
-    """The record that a line holds; None for a torn one."""
-    try:
-        fields = json.loads(line)
-        return AuditRecord(**fields | {"severity": Severity[fields["severity"].upper()]})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

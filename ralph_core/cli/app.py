@@ -304,6 +304,127 @@ def approvals_deny(approval: ApprovalId, workspace: Workspace = None, config: Co
     return module.answer(approval, _given(workspace=workspace), config=config, grant=False)
 
 
+audit = typer.Typer(
+    help="The account of a run: look at it, check it, hand it on, forget it in time.", no_args_is_help=True
+)
+app.add_typer(audit, name="audit")
+
+AllRuns = Annotated[bool, typer.Option("--all", help="Of all runs in the account.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; standard output without it.")]
+OfType = Annotated[str | None, typer.Option("--type", help="Type of record, as `gate.failed`, or `tool.*`.")]
+AtLeast = Annotated[str | None, typer.Option("--severity", help="At least debug, info, warning or error.")]
+Since = Annotated[str | None, typer.Option("--since", help="From this time on: ISO 8601 in UTC, or 90m, 12h, 7d ago.")]
+Until = Annotated[str | None, typer.Option("--until", help="Before this time.")]
+OfTool = Annotated[str | None, typer.Option("--tool", help="About this tool.")]
+Success = Annotated[bool | None, typer.Option("--success/--failure", help="What went well, or what did not.")]
+Csv = Annotated[bool, typer.Option("--csv", help="For spreadsheets.")]
+
+
+@audit.command("query")
+def audit_query(
+    run_id: RunId = None,
+    of_type: OfType = None,
+    severity: AtLeast = None,
+    since: Since = None,
+    until: Until = None,
+    tool: OfTool = None,
+    success: Success = None,
+    after: Annotated[int | None, typer.Option("--after", min=0, help="Go on after the record of this number.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Records at once; 100 without it.")] = None,
+    all_runs: AllRuns = False,
+    workspace: Workspace = None,
+    config: Config = None,
+    json_output: Json = False,
+    csv_output: Csv = False,
+) -> int:
+    """Show the records of a run that match all that is asked for."""
+    from . import audit as module
+
+    wanted = {"type": of_type, "severity": severity, "since": since, "until": until, "tool": tool, "success": success}
+    form = "json" if json_output else "csv" if csv_output else "text"
+    paging = {"after": after, "limit": limit}
+    return module.query(run_id, wanted | paging, _given(workspace=workspace), config=config, form=form, all_=all_runs)
+
+
+@audit.command("tail")
+def audit_tail(
+    run_id: RunId = None,
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many records.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Show the last records of a run, and those that come."""
+    from . import audit as module
+
+    return module.tail(run_id, count, _given(workspace=workspace), config=config, follow=follow)
+
+
+@audit.command("verify")
+def audit_verify(
+    run_id: RunId = None,
+    all_runs: AllRuns = False,
+    workspace: Workspace = None,
+    config: Config = None,
+    json_output: Json = False,
+) -> int:
+    """Check that no record was changed, added, moved or taken away; exit 1 names the first bad one."""
+    from . import audit as module
+
+    return module.verify(run_id, _given(workspace=workspace), config=config, as_json=json_output, all_=all_runs)
+
+
+@audit.command("export")
+def audit_export(
+    run_id: RunId = None,
+    of_type: OfType = None,
+    severity: AtLeast = None,
+    since: Since = None,
+    until: Until = None,
+    tool: OfTool = None,
+    success: Success = None,
+    all_runs: AllRuns = False,
+    output: Output = None,
+    workspace: Workspace = None,
+    config: Config = None,
+    csv_output: Csv = False,
+) -> int:
+    """Write all records that match: JSON lines, or CSV."""
+    from . import audit as module
+
+    wanted = {"type": of_type, "severity": severity, "since": since, "until": until, "tool": tool, "success": success}
+    form = "csv" if csv_output else "jsonl"
+    return module.export(
+        run_id, wanted, _given(workspace=workspace), config=config, form=form, output=output, all_=all_runs
+    )
+
+
+@audit.command("prune")
+def audit_prune(
+    days: Annotated[float | None, typer.Option("--days", min=0, help="Instead of audit_retention_days.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Forget the runs whose last record is older than audit_retention_days."""
+    from . import audit as module
+
+    return module.prune(days, _given(workspace=workspace), config=config)
+
+
+@audit.command("decrypt")
+def audit_decrypt(
+    run_id: RunId = None,
+    all_runs: AllRuns = False,
+    output: Output = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Write the account as it was before it was encrypted."""
+    from . import audit as module
+
+    return module.decrypt(run_id, _given(workspace=workspace), config=config, output=output, all_=all_runs)
+
+
 @app.command()
 def plugins(
     config: Config = None,

@@ -95,7 +95,9 @@ def account_lines(account: Account) -> Iterator[str]:
     yield f"  records     {account.folder}"
     for sink in account.sinks:
         if not sink.clean:
-            yield f"  audit       sink {sink.sink}: {sink.written} written, {sink.lost} lost: {printable(sink.error)}"
+            waiting = f", {sink.waiting} wait on disk" if sink.waiting else ""
+            error = f": {printable(sink.error)}" if sink.error else ""
+            yield f"  audit       sink {sink.sink}: {sink.written} written{waiting}, {sink.lost} lost{error}"
     for note in account.notes:
         yield f"  note        {printable(note)}"
     if outcome.resumable:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ralph_core.errors import UserError
 from ralph_core.moments import read_moments
 from ralph_core.policies import Policies, Ruling
-from ralph_core.records import AuditFilter, AuditRecord
+from ralph_core.records import AuditFilter, AuditRecord, fields_of
 from ralph_core.state import RunState
 from ralph_core.verdicts import Ask, Deny, ExitCode, Moment, Stop
 
@@ -41,7 +41,7 @@ def explain(run: str | None, overrides: Mapping[str, Any], *, config: Path | Non
     run, _ = here.find(run)
     records = [record for record in here.account_of(AuditFilter(run=run)) if record.type in TOLD]
     if as_json:
-        say_json([vars(record) for record in records])
+        say_json([fields_of(record) for record in records])
         return ExitCode.COMPLETED
     for record in records:
         say(f"{record.time}  {_iteration(record)}  {record.actor:<12}  {_words(record)}")

@@ -1,0 +1,107 @@
+"""A file in which records wait that a sink has not taken yet: first in, first out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .records import AuditRecord, record_of
+
+LARGEST = 1 << 30
+"""Bytes that may wait for one sink; what comes then is lost, and counted."""
+
+
+class Spill:
+    """Not made before the first record has to wait, and removed when none does any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting = 0
+        self._offset = self._size = 0
+        self._peeked: tuple[int, int] = (0, 0)
+        if path.exists():
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Go on with what an earlier sitting has left; a torn last line was never counted."""
+        with self.path.open("r+b") as stream:
+            for line in stream:
+                if line.endswith(b"\n"):
+                    self._size += len(line)
+                    self.waiting += 1
+            stream.truncate(self._size)
+
+    def append(self, records: Iterable[AuditRecord]) -> bool:
+        """Let the records wait; false if the disk does not take them: then none of them does."""
+        data, count = _joined(records)
+        if self._size - self._offset + len(data) > LARGEST:
+            return False
+        try:
+            # Opened each time: it takes a flood of records to come here, and they come in batches.
+            with open(self.path, "ab", buffering=0, opener=_private) as stream:
+                if stream.write(data) != len(data):
+                    raise OSError("disk full")
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, self._size)
+            return False
+        self._size += len(data)
+        self.waiting += count
+        return True
+
+    def peek(self, most: int) -> Sequence[AuditRecord]:
+        """The next ones, at most `most` of them; `taken` removes them."""
+        found: list[AuditRecord] = []
+        lines = length = 0
+        with self.path.open("rb") as stream:
+            stream.seek(self._offset)
+            while lines < min(most, self.waiting):
+                line = stream.readline()
+                record = record_of(line)
+                length, lines = length + len(line), lines + 1
+                if record is not None:
+                    found.append(record)
+        self._peeked = lines, length
+        return found
+
+    def taken(self) -> None:
+        """What `peek` gave need not wait any longer."""
+        lines, length = self._peeked
+        self.waiting -= lines
+        self._offset += length
+        self._peeked = (0, 0)
+        if not self.waiting:
+            self._offset = self._size = 0
+            self.path.unlink(missing_ok=True)
+
+    def keep(self, first: Sequence[AuditRecord]) -> bool:
+        """At the end: let `first` wait ahead of all others. False if the disk does not take them."""
+        if not first and not self._offset:
+            return True
+        data, count = _joined(first)
+        fresh = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            with open(fresh, "wb", opener=_private) as stream:
+                stream.write(data)
+                if self.waiting:
+                    with self.path.open("rb") as rest:
+                        rest.seek(self._offset)
+                        while chunk := rest.read(1 << 20):
+                            stream.write(chunk)
+            fresh.replace(self.path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            return False
+        self.waiting += count
+        self._size, self._offset = self.path.stat().st_size, 0
+        return True
+
+
+def _joined(records: Iterable[AuditRecord]) -> tuple[bytes, int]:
+    lines = [record.line for record in records]
+    return b"".join(lines), len(lines)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
