@@ -122,7 +122,8 @@ class Probe:
 class Command:
     """One process to run. `env` is its whole environment; `stdin` is written to it and then closed (None: nothing).
 
-    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows.
+    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows. Of its output
+    at most `chunk` bytes are read at once, and after a silence it is looked at every `poll` seconds.
     """
 
     argv: tuple[str, ...]
@@ -130,6 +131,8 @@ class Command:
     cwd: str
     stdin: bytes | None = None
     stop: tuple[tuple[int, float], ...] = ((signal.SIGTERM, 2.0),)
+    chunk: int = 256 * 1024
+    poll: float = 0.15
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from .survivors import process_identity
 if TYPE_CHECKING:
     from .process import Supervisor
 
-CHUNK = 256 * 1024
 STDERR_KEPT = 8 * 1024
-FAST, SLOW = 0.01, 0.15
-"""Seconds between two looks at a file: while it grows, and when it has long been silent."""
+FAST = 0.01
+"""Seconds between two looks at a file while it grows; when it has long been silent it is `Command.poll`."""
 
 START_LIMIT, KILL_LIMIT = 30.0, helper.PATIENCE + 2.0
 """Seconds in which the supervisor has to start or to kill a job; a slower one hangs, and is killed with what it has."""
@@ -123,7 +122,7 @@ class Job:
             size = self._size if ended else os.fstat(self._out).st_size
             if size < offset:
                 start = offset = 0  # it was truncated, as by `echo > /dev/stdout` in a script
-            chunk = os.pread(self._out, min(CHUNK, size - offset), offset)
+            chunk = os.pread(self._out, min(self.command.chunk, size - offset), offset)
             if chunk:
                 end = chunk.rfind(b"\n")
                 if end >= 0:
@@ -141,7 +140,7 @@ class Job:
                 break
             else:
                 await within(self._ended, pause)
-                pause = min(1.5 * pause, SLOW)
+                pause = min(1.5 * pause, self.command.poll)
         if self._out >= 0 and start < self._size:
             yield os.pread(self._out, min(self._size - start, LINE_LIMIT), start)
 

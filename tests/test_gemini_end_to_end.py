@@ -1,7 +1,9 @@
 """`ralph run` drives the genuine Gemini CLI, against a stand-in of its API on loopback, in a real repository."""
 
+import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -148,6 +150,14 @@ def test_the_key_is_written_nowhere(ralph, run):
     kept = [path for path in ralph.home.rglob("*") if path.is_file() and path.parent.name != "output"]
     kept = [path for path in kept if ralph.home / "gemini" not in path.parents]
     assert [path for path in kept if key.encode() in path.read_bytes()] == []
+
+
+def test_mcp_servers_of_the_settings_reach_it(ralph, run):
+    server = Path(__file__).parents[1] / "plugins/ralph-gemini/tests/echo_mcp.py"
+    with GeminiAPI([Reply([call("mcp_echo_ping", {"word": "there"})]), Reply([text("LOOP_COMPLETE")])]) as api:
+        done = run(api, settings=f"mcp: {{servers: {{echo: {{command: {sys.executable}, args: [{server}]}}}}}}\n")
+        assert done.returncode == 0, done.stdout
+        assert "pong there" in json.dumps(api.requests[1].body)
 
 
 def test_doctor_finds_it(ralph, gemini):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ralph_core.contracts import Agent, Command, Request
+from ralph_core.contracts import Agent, Command, McpServers, Request
 from ralph_core.events import Event, Failed, Finished
 from ralph_core.job import Job
 from ralph_core.process import Supervisor
@@ -47,6 +47,7 @@ async def attempt(
     output: Path,
     *,
     number: int = 1,
+    mcp: McpServers | None = None,
     stop_when: Callable[[Event], bool] = lambda _event: False,
 ) -> Tried:
     """Let `agent` make an attempt; what it and its children leave running is killed, as after every attempt.
@@ -57,7 +58,7 @@ async def attempt(
     run = f"test-{secrets.token_hex(8)}"
     async with await Supervisor.open(run) as supervisor:
         host = Host(supervisor, output)
-        async for event in agent.run(Request(run, number, number, prompt, workspace, env, host)):
+        async for event in agent.run(Request(run, number, number, prompt, workspace, env, host, mcp=mcp)):
             events.append(event)
             if host.job is not None and (stop_when(event) or isinstance(event, (Finished, Failed))):
                 await host.job.stop()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ralph_core.contracts import Context
+from ralph_core.contracts import Context, McpServers
 from ralph_core.events import Event
 from ralph_core.testing.attempts import Tried, tried
 from ralph_core.testing.gemini_api import GeminiAPI
@@ -72,6 +72,7 @@ class Driver:
         api: GeminiAPI | Mapping[str, str],
         prompt: str = "Do the work.",
         stop_when: Callable[[Event], bool] = lambda _event: False,
+        mcp: McpServers | None = None,
         **settings: Any,
     ) -> Tried:
         """One attempt; `api` gives the environment, or is the environment. The model is named: one request less."""
@@ -79,7 +80,7 @@ class Driver:
         base = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "TMPDIR": str(self.scratch)}
         settings = {"model": "gemini-2.5-flash", **settings}
         agent = self.agent({**base, **more}, **settings)
-        done = tried(agent, prompt, self.workspace, agent.context.env, self.output, stop_when=stop_when)
+        done = tried(agent, prompt, self.workspace, agent.context.env, self.output, stop_when=stop_when, mcp=mcp)
         assert done.left == 0, "an attempt left processes behind"
         return done
 

@@ -13,7 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from ralph_core.events import Failed, FailureKind, Finished, Started, Text, Tokens, ToolCall, ToolResult, Usage
+from ralph_core.contracts import McpServers
+from ralph_core.events import (
+    Failed,
+    FailureKind,
+    Finished,
+    Started,
+    Text,
+    Tokens,
+    ToolCall,
+    ToolResult,
+    Usage,
+    UsageWindow,
+)
 from ralph_core.testing.gemini_api import GeminiAPI, Refusal, Reply, call, quota, reason, retry_in, text
 from ralph_core.testing.loopback import Fault
 from ralph_gemini.plugin import ralph_agents
@@ -21,6 +33,8 @@ from ralph_gemini.plugin import ralph_agents
 pytestmark = pytest.mark.real_cli
 
 FIGURES = Tokens(input=111, output=37, cache_read=23)
+SERVER = Path(__file__).parent / "echo_mcp.py"
+ECHO = McpServers({"echo": {"command": sys.executable, "args": [str(SERVER)], "env": {}}}, 10, 30)
 DONE = Reply([text("Done.\nLOOP_COMPLETE")], FIGURES)
 
 
@@ -81,7 +95,7 @@ class TestWork:
 
     def test_it_does_what_its_provider_declares_and_no_more(self, driver):
         with GeminiAPI([shell("echo hi > hi.txt"), DONE]) as api:
-            events = driver.run(api)
+            events = driver.run(api, model="gemini-2.5-pro", mcp=ECHO)
         final = events[-1]
         observed = {
             "tools": bool(of(ToolCall, events)) and events.index(of(ToolCall, events)[0]) < events.index(final),
@@ -89,6 +103,9 @@ class TestWork:
             "usage": final.usage is not None,
             "usage-live": any(isinstance(event, Usage) for event in events[: -len(of(Usage, events)) - 1]),
             "cost": final.cost is not None,
+            "quota": any(isinstance(event, UsageWindow) for event in events),
+            "model": api.requests[0].model == "gemini-2.5-pro",
+            "mcp": "mcp_echo_ping" in api.requests[0].tools(),
         }
         (provider,) = ralph_agents()
         assert {name for name, seen in observed.items() if seen} == provider.capabilities
@@ -188,14 +205,16 @@ class TestIsolation:
         assert request.headers["x-mine"] == "yes"
         assert str(driver.tmp) in json.dumps(request.body["contents"])
 
-    def test_mcp_server_is_started_and_used(self, driver):
-        server = Path(__file__).parent / "echo_mcp.py"
-        servers = {"echo": {"command": sys.executable, "args": [str(server)]}}
+    def test_mcp_server_is_started_and_used_and_no_other(self, driver):
+        (driver.workspace / ".gemini").mkdir()
+        other = {"mcpServers": {"other": {"command": sys.executable, "args": [str(SERVER)]}}}
+        (driver.workspace / ".gemini/settings.json").write_text(json.dumps(other))
         with GeminiAPI([Reply([call("mcp_echo_ping", {"word": "there"})], FIGURES), DONE]) as api:
-            events = driver.run(api, mcp_servers=servers)
+            events = driver.run(api, mcp=ECHO)
         (result,) = of(ToolResult, events)
         assert result.ok, result.text
         assert "pong there" in json.dumps(api.requests[1].body)
+        assert {name for name in api.requests[0].tools() if name.startswith("mcp_")} == {"mcp_echo_ping"}
 
     @pytest.mark.parametrize("on", [False, True])
     def test_prompts_go_to_no_collector_unless_that_is_wanted(self, driver, on):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ralph_core.contracts import SpawnError
+from ralph_core.contracts import McpServers, SpawnError
 from ralph_gemini.home import merged, prepare, user_home, user_settings
 from ralph_gemini.settings import GeminiSettings
 
@@ -48,11 +48,12 @@ class TestSettings:
         assert found["mcpServers"] == {"a": {"url": "http://x//y", "args": ['"//']}}
 
     def test_settings_of_the_section(self):
-        settings = GeminiSettings(max_retries=3, max_turns=7, mcp_servers={"b": {"command": "b"}})
-        found = merged({"mcpServers": {"a": {}}, "model": {"name": "m"}}, settings, {})
+        settings = GeminiSettings(max_retries=3, max_turns=7)
+        servers = McpServers({"b": {"command": "b"}}, connection_timeout=10, call_timeout=30)
+        found = merged({"mcpServers": {"a": {}}, "model": {"name": "m"}}, settings, {}, servers)
         assert found["general"]["maxAttempts"] == 4
         assert found["model"] == {"name": "m", "maxSessionTurns": 7}
-        assert found["mcpServers"] == {"a": {}, "b": {"command": "b"}}
+        assert found["mcpServers"] == {"b": {"command": "b", "timeout": 30000}}
 
     @pytest.mark.parametrize(
         ("theirs", "env", "chosen"),

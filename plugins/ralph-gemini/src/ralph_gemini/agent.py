@@ -70,10 +70,10 @@ class GeminiAgent(CommandAgent):
         prompt = request.prompt.encode()
         if len(prompt) > PROMPT_LIMIT:
             raise SpawnError(f"the prompt has {len(prompt):,} bytes, and Gemini CLI reads {PROMPT_LIMIT:,} at most")
-        home.prepare(self._home, self.settings, {**request.env, **self.settings.env})
+        home.prepare(self._home, self.settings, {**request.env, **self.settings.env}, request.mcp)
         trust = {"GEMINI_CLI_TRUST_WORKSPACE": "true"} if self.settings.trust_workspace else {}
         return Command(
-            argv=(os.path.expanduser(self.settings.executable), *self._options()),  # noqa: PTH111 - as in probe
+            argv=(os.path.expanduser(self.settings.executable), *self._options(request)),  # noqa: PTH111 - as in probe
             env={
                 **request.env,
                 **FIXED_ENV,
@@ -94,10 +94,14 @@ class GeminiAgent(CommandAgent):
         remove_report(end.stderr)
         return self._stream.end(end)
 
-    def _options(self) -> Iterator[str]:
+    def _options(self, request: Request) -> Iterator[str]:
         yield from ("-o", "stream-json", "--approval-mode", self.settings.approval_mode)
         if self.settings.model:
             yield from ("-m", self.settings.model)
+        for name in (
+            request.mcp.servers if request.mcp is not None else ()
+        ):  # and no others: not those of extensions either
+            yield from ("--allowed-mcp-server-names", name)
         yield from self.settings.extra_args
 
     def _version(self, executable: str) -> tuple[str | None, str]:

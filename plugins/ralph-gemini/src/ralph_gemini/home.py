@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ralph_core.contracts import SpawnError
+from ralph_core.contracts import McpServers, SpawnError
 
 from .settings import GeminiSettings
 
@@ -32,7 +32,7 @@ def user_home(env: Mapping[str, str], ours: Path) -> Path:
     return Path(told if told and Path(told).absolute() != ours.absolute() else env.get("HOME") or Path.home())
 
 
-def prepare(home: Path, settings: GeminiSettings, env: Mapping[str, str]) -> None:
+def prepare(home: Path, settings: GeminiSettings, env: Mapping[str, str], mcp: McpServers | None = None) -> None:
     """Make `home` what Gemini CLI is to start with, anew for each attempt. Raises `SpawnError` if that can't be."""
     theirs = user_home(env, home)
     try:
@@ -41,7 +41,7 @@ def prepare(home: Path, settings: GeminiSettings, env: Mapping[str, str]) -> Non
         _link(theirs / FOLDER, ours)
         for name in (".env", ".agents"):
             _link_to(home / name, theirs / name)
-        write(ours / "settings.json", merged(user_settings(theirs), settings, env))
+        write(ours / "settings.json", merged(user_settings(theirs), settings, env, mcp))
     except OSError as error:
         raise SpawnError(f"can't prepare Gemini CLI's home {home}: {error.strerror or error}") from error
 
@@ -60,7 +60,9 @@ def user_settings(home: Path) -> dict[str, Any]:
     return table
 
 
-def merged(theirs: Mapping[str, Any], settings: GeminiSettings, env: Mapping[str, str]) -> dict[str, Any]:
+def merged(
+    theirs: Mapping[str, Any], settings: GeminiSettings, env: Mapping[str, str], mcp: McpServers | None = None
+) -> dict[str, Any]:
     """The user's settings with Ralph's over them. A project's own `.gemini/settings.json` is read over both."""
     found = {name: dict(table) if isinstance(table, dict) else table for name, table in theirs.items()}
     _lay(found, "general", {"maxAttempts": settings.max_retries + 1, "enableAutoUpdate": False})
@@ -68,8 +70,10 @@ def merged(theirs: Mapping[str, Any], settings: GeminiSettings, env: Mapping[str
     _lay(found, "privacy", {"usageStatisticsEnabled": False})
     if settings.max_turns is not None:
         _lay(found, "model", {"maxSessionTurns": settings.max_turns})
-    if settings.mcp_servers:
-        _lay(found, "mcpServers", {name: dict(server) for name, server in settings.mcp_servers.items()})
+    if mcp is not None:
+        # It has one limit for both, in milliseconds.
+        limit = {"timeout": round(max(mcp.connection_timeout, mcp.call_timeout) * 1000)}
+        found["mcpServers"] = {name: {**server, **limit} for name, server in mcp.servers.items()}
     auth = _object(_object(found.get("security")).get("auth"))
     # With the address of an API in the environment, it takes that for a way to log in, and refuses it.
     if not auth.get("selectedType") and env.get("GEMINI_API_KEY") and not _elsewhere(env):

@@ -17,7 +17,7 @@ def ralph_agents() -> Sequence[Provider[Agent]]:
             summary="Gemini CLI, headless, with streamed JSON; tokens at the end, no cost",
             factory="ralph_gemini.agent:GeminiAgent",
             settings="ralph_gemini.settings:GeminiSettings",
-            capabilities=frozenset({"tools", "session", "usage", "model"}),
+            capabilities=frozenset({"tools", "session", "usage", "model", "mcp"}),
             environment=("GEMINI_*", "GOOGLE_*", "CODE_ASSIST_*"),
         ),
     )

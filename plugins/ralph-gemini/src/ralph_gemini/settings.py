@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 TAKEN_OPTIONS = frozenset(
     {"-r", "--resume", "--session-id", "--session-file", "--list-sessions", "--delete-session"}
     | {"-o", "--output-format", "-p", "--prompt", "-i", "--prompt-interactive", "--acp", "--experimental-acp"}
+    | {"--allowed-mcp-server-names"}  # those of the settings, where there are some
 )
 """Options that would make an iteration other than one fresh process whose output can be read to its result."""
 
@@ -39,9 +40,6 @@ class GeminiSettings(BaseModel):
     max_retries: Annotated[int, Field(ge=0)] = 0
     """How often Gemini CLI itself repeats a request that was refused or broke off. It would do so 9 times, for 4 minutes;
     waiting is Ralph's business. What it had said before a break is in the answer twice then."""
-
-    mcp_servers: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    """MCP servers beside those of its own settings, as in their table `mcpServers`: `{name: {command: …, args: […]}}`."""
 
     extra_args: tuple[str, ...] = ()
     """Further options for the command line, at its end."""

@@ -1,47 +1,28 @@
-"""Amazon Q Developer CLI and its successor Kiro CLI as agents: one headless process an attempt, plain text both ways.
+"""Amazon Q Developer CLI and its successor Kiro CLI as agents: one headless process a request, plain text both ways.
 
-Neither can be installed from a package registry, so nothing here was tried with the genuine programs. It follows the
-sources of `q` 1.19.7 (github.com/aws/amazon-q-developer-cli, crates/chat-cli/src/cli/chat/mod.rs, read November 2026) and
-what is published of Kiro CLI 2 (closed source). Both write the answer to standard output, coloured even into a file, and
-everything else to standard error; both end with 0 after most errors. There are no figures: usage and cost are unknown.
+What they write, and from where that is known, is in `transcript`; where the settings come from, in `given`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request, tail_of
-from ralph_core.events import Event, Failed, FailureKind, Finished, Text
+from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request, SpawnError
+from ralph_core.events import Event, Failed, FailureKind, Finished
 
+from .given import given
+from .monitoring import LOG, set_up_log, watched
 from .settings import ChatSettings
-
-ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-"""Escape sequences (ECMA-48): colours and cursor movements, titles and links, and the short ones."""
-
-ANSWER = re.compile(r"^(?:\r|\x1b\[[0-?]*[ -/]*[@-~])*\x1b\[[0-9;]*m> ")
-"""The start of an answer: a coloured "> ". A quotation in the answer itself is not coloured in its first place."""
-
-SIGNALS = (
-    ("Monthly request limit reached", FailureKind.USAGE_LIMIT),
-    ("rate limit reached:", FailureKind.OVERLOADED),
-    ("dispatch failure", FailureKind.NETWORK),
-    ("is having trouble responding right now", FailureKind.OVERLOADED),
-    ("You are not logged in", FailureKind.AUTH),
-    ("Authentication failed.", FailureKind.AUTH),
-    # Last: it is also said, wrongly, after any of the others.
-    ("Tool approval required but --no-interactive was specified", FailureKind.AGENT),
-)
-"""What standard error says of a failure, in order of precedence; the model's words never get there."""
-
-LINES_KEPT = 10_000
-"""Lines of the answer that are kept for the final message; all of it is in the run's folder."""
+from .slots import SLOTS
+from .transcript import ANSI, Transcript
 
 LOGIN_ADVICE = "not logged in: run `{name} login`"
 
@@ -50,12 +31,15 @@ class QChatAgent(CommandAgent):
     """Runs `q chat`, or what took its place. Settings: `ChatSettings`."""
 
     settings: ChatSettings
+    name: ClassVar[str] = "qchat"
     programs: ClassVar[tuple[str, ...]] = ("q", "qchat", "kiro-cli", "kiro-cli-chat")
     """Names of the program, the first that is there is taken."""
 
     def __init__(self, settings: Any, context: Context) -> None:
-        super().__init__(settings or ChatSettings(), context)
-        self._answer: deque[str] = deque(maxlen=LINES_KEPT)
+        super().__init__(given(settings or ChatSettings(), context.env, context.workspace), context)
+        self._transcript = Transcript()
+        self._refused = 0  # requests in a row that the service would not or could not serve
+        self._log_is_set_up = False
 
     def probe(self) -> Probe:
         executable = self._executable()
@@ -65,7 +49,7 @@ class QChatAgent(CommandAgent):
         version, missing = self._ask(executable, "--version")
         if not missing and not _is_chat_version(version):
             missing = f"{executable} is another program: --version says {version!r}"
-        if not missing and not self.context.env.get("KIRO_API_KEY"):
+        if not missing and not self._env(self.context.env).get("KIRO_API_KEY"):
             # Without a login, Kiro CLI prints an address to log in at and waits for ever.
             who, missing = self._ask(executable, "whoami")
             if missing or "not logged in" in who.lower():
@@ -74,46 +58,128 @@ class QChatAgent(CommandAgent):
         return Probe(executable, _number(version), (missing,) if missing else (), notes)
 
     def begin(self, request: Request) -> None:
-        self._answer.clear()
+        self._transcript = Transcript(request.prompt)
 
     def command(self, request: Request) -> Command:
-        trust = ("--trust-all-tools",) if self.settings.trust_all_tools else ()
-        model = ("--model", self.settings.model) if self.settings.model else ()
+        self._check(request.prompt)
+        argv = (self._executable() or self.settings.executable or self.programs[0], *self._options())
+        if self.settings.max_memory_mb is not None:
+            # Of the shell, and so of what takes its place.
+            limit = str(self.settings.max_memory_mb * 1024)
+            argv = ("/bin/sh", "-c", 'ulimit -v "$0" && exec "$@"', limit, *argv)
         return Command(
-            argv=(
-                self._executable() or self.settings.executable or self.programs[0],
-                *("chat", "--no-interactive", "--wrap", "never", *trust, *model),
-            ),
-            env={**request.env, **self.settings.env},
+            argv=argv,
+            env=self._env(request.env),
             cwd=str(request.workspace),
             stdin=request.prompt.encode(),  # which is read where there is no argument, and has no limit in length
             stop=((signal.SIGINT, 2.0), (signal.SIGTERM, 2.0)),
+            chunk=self.settings.buffer_size,
+            poll=self.settings.poll_interval,
         )
 
     def parse(self, line: bytes) -> Iterator[Event]:
-        raw = line.decode(errors="replace")
-        begins = ANSWER.match(raw)
-        if begins:
-            self._answer.clear()  # what came before were tools, and what was said before them
-            raw = raw[begins.end() :]
-        words = ANSI.sub("", raw).rstrip().rsplit("\r", 1)[-1]  # a spinner goes back to the start of its line
-        self._answer.append(words)
-        if words:
-            yield Text(words)
+        return self._transcript.events(line)
 
     def finish(self, end: Exit) -> Iterable[Event]:
-        """Standard error says whether it failed: the exit code is 0 after most errors."""
-        errors = ANSI.sub("", end.stderr)
-        for words, kind in SIGNALS:
-            if words in errors:
-                at = errors.index(words)
-                return [Failed(kind, " ".join(errors[max(0, at - 40) : at + 300].split()))]
-        answer = "\n".join(self._answer).strip()
-        if end.code != 0:
-            return [Failed(FailureKind.AGENT, f"{end.words}{tail_of(errors)}")]
-        if not answer:
-            return [Failed(FailureKind.INVALID_OUTPUT, f"no answer, {end.words}{tail_of(errors)}")]
-        return [Finished(answer)]
+        LOG.debug("%s, standard error ends in: %s", end.words, ANSI.sub("", end.stderr)[-500:])
+        return self._transcript.end(end)
+
+    async def run(self, request: Request) -> AsyncIterator[Event]:
+        self.begin(request)
+        try:
+            if not self._log_is_set_up:
+                set_up_log(self.settings, self.context.workspace)
+                self._log_is_set_up = True
+            async with SLOTS.one(self.settings.max_concurrent, self.settings.poll_interval):
+                name = self.settings.name or self.name
+                with watched(self.settings, name, request.prompt, self.context.home) as told:
+                    async for event in self._request(request):
+                        if not isinstance(event, (Finished, Failed)):
+                            yield event
+                            continue
+                        told.final = self._counted(event)
+                        yield told.final
+        except SpawnError as error:
+            yield Failed(FailureKind.SPAWN, str(error))
+
+    async def _request(self, request: Request) -> AsyncIterator[Event]:
+        """One process, from its start to the final event, within its time and its size."""
+        command = self.command(request)
+        LOG.debug("runs %s", command.argv)
+        process = await request.host.start(command)
+        stopping: list[asyncio.Task[None]] = []
+        clock = asyncio.get_running_loop().call_later(
+            self.settings.timeout, lambda: stopping.append(asyncio.ensure_future(process.stop()))
+        )
+        try:
+            size = 0
+            async for line in process.lines():
+                size += len(line) + 1
+                for event in self.parse(line):
+                    yield event
+                if (ended := self._unbearable(size)) is not None:
+                    await process.stop(now=True)
+                    yield ended
+                    return
+            end = await process.wait()
+        finally:
+            clock.cancel()
+        if stopping:
+            await stopping[0]
+            yield Failed(FailureKind.TIMEOUT, f"it took more than {self.settings.timeout:g} s (QCHAT_TIMEOUT)")
+            return
+        for event in self.finish(end):
+            yield event
+
+    def _unbearable(self, size: int) -> Failed | None:
+        """Why it must not go on, if that is so."""
+        if size > self.settings.max_output_size:
+            most = self.settings.max_output_size
+            return Failed(FailureKind.INVALID_OUTPUT, f"it wrote more than {most} bytes (QCHAT_MAX_OUTPUT_SIZE)")
+        if self._transcript.asks_for_login:
+            return next((event for event in self._transcript.end(Exit(0)) if isinstance(event, Failed)), None)
+        return None
+
+    def _counted(self, final: Finished | Failed) -> Finished | Failed:
+        """The final event, with the time to wait if the request is to be repeated, or as the agent's fault if not."""
+        if not isinstance(final, Failed) or final.kind not in (FailureKind.OVERLOADED, FailureKind.NETWORK):
+            self._refused = 0
+            return final
+        self._refused += 1
+        if self._refused > self.settings.max_retries:
+            tries, self._refused = self._refused, 0
+            return replace(final, kind=FailureKind.AGENT, message=f"{final.message} (tried {tries} times)")
+        return replace(final, retry_after=self.settings.retry_delay * 2.0 ** (self._refused - 1))
+
+    def _check(self, prompt: str) -> None:
+        """Raises `SpawnError` for a prompt that must not, or can't, be handed on."""
+        settings = self.settings
+        if len(prompt) > settings.max_prompt_length:
+            most = settings.max_prompt_length
+            raise SpawnError(f"the prompt has {len(prompt)} characters, and max_prompt_length is {most}")
+        if "\0" in prompt:
+            raise SpawnError(f"the prompt has a NUL byte, at character {prompt.index(chr(0))}")
+        blocked = next((pattern for pattern in settings.blocked_patterns if pattern in prompt), None)
+        if blocked is not None:
+            raise SpawnError(f"the prompt holds {blocked!r}, which is one of blocked_patterns")
+
+    def _options(self) -> Iterator[str]:
+        settings = self.settings
+        yield from ("chat", "--no-interactive", "--wrap", "never")
+        if settings.trust_tools:
+            yield f"--trust-tools={','.join(settings.trust_tools)}"
+        elif settings.trust_all_tools:
+            yield "--trust-all-tools"
+        if settings.model:
+            yield from ("--model", settings.model)
+        yield from settings.extra_args
+
+    def _env(self, base: Any) -> dict[str, str]:
+        """The environment of the process. The key has the name that Kiro CLI reads; Q itself knows no keys, only logins."""
+        env = {**base, **self.settings.env}
+        if env.get("Q_API_KEY") and not env.get("KIRO_API_KEY"):
+            env["KIRO_API_KEY"] = env["Q_API_KEY"]
+        return env
 
     def _executable(self) -> str | None:
         """The path of the program that is there."""
@@ -124,7 +190,7 @@ class QChatAgent(CommandAgent):
 
     def _ask(self, executable: str, question: str) -> tuple[str, str]:
         """The first line of the program's answer, and what is wrong if it has none."""
-        env = {**self.context.env, **self.settings.env}
+        env = self._env(self.context.env)
         try:
             done = subprocess.run(
                 [executable, question], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=4, check=False
@@ -137,9 +203,16 @@ class QChatAgent(CommandAgent):
         return lines[0], f"{executable} {question} failed (exit code {done.returncode})" if done.returncode else ""
 
 
+class QAgent(QChatAgent):
+    """The same under its other name."""
+
+    name = "q"
+
+
 class KiroAgent(QChatAgent):
     """Runs `kiro-cli chat`. Settings: `ChatSettings`."""
 
+    name = "kiro"
     programs = ("kiro-cli", "kiro-cli-chat")
 
 
