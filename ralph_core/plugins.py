@@ -140,7 +140,7 @@ class Plugins:
     ) -> Provided:
         """Import, validate and build a provider. Raises `UserError` for its section, `PluginFault` for its code."""
         plugin, provider = self.provider(kind, name)
-        settings = self._settings(kind, plugin, provider, section, sources)
+        settings = self.settings(kind, name, section, sources)
         try:
             built = _imported(provider.factory)(settings, context)
         except (KeyboardInterrupt, UserError):
@@ -151,19 +151,26 @@ class Plugins:
             raise self.fault(plugin, f"{provider.factory} made a {type(built).__name__}, not a {base.__name__}")
         return built
 
-    def _settings(self, kind: str, plugin: str, provider: Provider[Any], section: Any, sources: Sources) -> Any:
-        path = (KINDS[kind][1], provider.name)
+    def settings_model(self, kind: str, name: str) -> Any:
+        """The pydantic model of a provider's section, or None. Raises `PluginFault` if it can't be loaded."""
+        plugin, provider = self.provider(kind, name)
         if provider.settings is None:
-            if section:
-                place = sources.origin(path)
-                raise SettingsError(f"{place}: {kind} {provider.name!r} has no settings", mend="remove the section")
             return None
         try:
-            model = _imported(provider.settings)
+            return _imported(provider.settings)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self.fault(plugin, f"settings {provider.settings} could not be loaded: {_words(error)}") from error
+
+    def settings(self, kind: str, name: str, section: Any, sources: Sources) -> Any:
+        """A provider's section as its model, or None if it has none. Raises `SettingsError` or `PluginFault`."""
+        model, path = self.settings_model(kind, name), (KINDS[kind][1], name)
+        if model is None:
+            if section:
+                place = sources.origin(path)
+                raise SettingsError(f"{place}: {kind} {name!r} has no settings", mend="remove the section")
+            return None
         from .settings import validated
 
         return validated(model, section or {}, sources, path)

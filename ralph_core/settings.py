@@ -43,7 +43,7 @@ def _alone(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=tuple[str, ...] | str)]
 FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Section = dict[str, Any]
 
@@ -101,7 +101,9 @@ class SecuritySettings(BaseModel):
     """Shell commands that must not run: a name (`sudo`), or one with options and words (`rm -rf`, `git push`)."""
     max_file_size: int | None = Field(default=None, ge=1)
     """Bytes of the largest file that a tool may write."""
-    blocked_prompt_patterns: Annotated[tuple[str, ...], BeforeValidator(_alone)] = ()
+    blocked_prompt_patterns: Annotated[
+        tuple[str, ...], BeforeValidator(_alone, json_schema_input_type=tuple[str, ...] | str)
+    ] = ()
     """Regular expressions; a prompt in which one is found, in upper or lower case, is not given to an agent."""
 
 
@@ -128,7 +130,9 @@ class ProcessSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limits: Annotated[ProcessLimits | None, BeforeValidator(_process_limits)] = None
+    limits: Annotated[
+        ProcessLimits | None, BeforeValidator(_process_limits, json_schema_input_type=ProcessLimits | bool | None)
+    ] = None
     """Off; `true` for 4 GiB of memory, 3600 s of CPU time, files of 100 MiB and 100 processes; or any of
     `memory_bytes`, `cpu_seconds`, `file_bytes`, `processes`."""
 
@@ -249,7 +253,9 @@ class Settings(BaseModel):
     retry_max: int = Field(5, ge=0)
     """How often an iteration is tried again after a fault that is not the agent's (network, overload)."""
 
-    gates: Annotated[tuple[GateSettings, ...], BeforeValidator(_gates)] = ()
+    gates: Annotated[
+        tuple[GateSettings, ...], BeforeValidator(_gates, json_schema_input_type=tuple[GateSettings | str, ...] | str)
+    ] = ()
     """Commands that check a claim of completion; a plain string is a command with the defaults."""
     completion: CompletionSettings = CompletionSettings()
     """What makes a claim of completion stand."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ralph_core import contracts
 from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import app
+from ralph_core.cli.config import docstrings
 from ralph_core.hookspecs import RalphSpec
 from ralph_core.plugins import KINDS, PluginChoice, build_manager
 from ralph_core.settings import Settings
@@ -123,7 +124,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
-    words, options = _docstrings(model), flags()
+    words, options = docstrings(model), flags()
     variables = {key: name for name, key in ENVIRONMENT.items()}
     for name, field in model.model_fields.items():
         key = prefix + name
@@ -151,22 +152,6 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{', '.join(value) if isinstance(value, tuple) else format(value, 'g') if isinstance(value, float) else value}`"
-
-
-def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The string below each field."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(node, ast.ClassDef)
-        for field, words in zip(node.body, node.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                assert isinstance(words, ast.Expr), f"{base.__name__}.{field.target.id} has no docstring"
-                assert isinstance(words.value, ast.Constant), f"{base.__name__}.{field.target.id} has no docstring"
-                found[field.target.id] = " ".join(str(words.value.value).split())
-    return found
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------

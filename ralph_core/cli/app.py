@@ -265,6 +265,41 @@ def checkpoints_prune(
     return module.prune(keep, _given(workspace=workspace), config=config)
 
 
+config = typer.Typer(
+    help="The settings: what holds and why, whether it is valid, what may be set.", no_args_is_help=True
+)
+app.add_typer(config, name="config")
+
+
+@config.command("show")
+def config_show(
+    config: Config = None,
+    workspace: Workspace = None,
+    given: Annotated[bool, typer.Option("--given", help="Only what is given somewhere, without the defaults.")] = False,
+    json_output: Json = False,
+) -> int:
+    """Show every setting, its value, and where it comes from. Secrets are not shown."""
+    from . import config as module
+
+    return module.show(_given(workspace=workspace), config=config, given_only=given, as_json=json_output)
+
+
+@config.command("check")
+def config_check(config: Config = None, workspace: Workspace = None) -> int:
+    """Check the settings file, the variables, and the sections of all plugins; exit 2 at the first mistake."""
+    from . import config as module
+
+    return module.check(_given(workspace=workspace), config=config)
+
+
+@config.command("schema")
+def config_schema(config: Config = None, workspace: Workspace = None) -> int:
+    """Print the JSON schema of the settings file, for editors; sections of installed plugins included."""
+    from . import config as module
+
+    return module.schema(_given(workspace=workspace), config=config)
+
+
 approvals = typer.Typer(help="Tool calls that wait for a person: see them, and answer.", no_args_is_help=True)
 app.add_typer(approvals, name="approvals")
 
