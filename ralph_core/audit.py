@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .contracts import AuditSink
 from .pipeline import CLOSING, Pipeline, PipelineSettings, SinkAccount
-from .records import ENDINGS, FIRST, AuditRecord, Severity, chained
+from .records import ENDINGS, FIRST, SCHEMA, AuditRecord, Severity, chained, made
 from .redaction import Redactor
 from .spill import Spill
 
@@ -107,7 +107,9 @@ class AuditTrail:
         self._anchoring = next((line for line, each in zip(self._pipelines, sinks, strict=True) if each.anchors), None)
         self._made: deque[AuditRecord] = deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._asleep = False
+        self._count = 0
+        self._blocking = self._pipelines if how.overflow == "block" else []
         self._chainer = threading.Thread(target=self._chain, name="ralph-audit-chain", daemon=True)
         self._chainer.start()
 
@@ -129,10 +131,11 @@ class AuditTrail:
         """Add a record; `duration` in seconds."""
         self.seq += 1
         trace_id, span_id = self._ids()
-        record = AuditRecord(
+        record = made(
+            schema=SCHEMA,
             seq=self.seq,
             id=_unique(),
-            time=datetime.now(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z",
+            time=_now(),
             run=self._run,
             iteration=self.iteration,
             type=type_,
@@ -142,27 +145,33 @@ class AuditTrail:
             capability=capability,
             result=result,
             message=self._redactor.text(message),
-            data=self._redactor.value(dict(data)) if data else {},
+            data=self._redactor.value(data) if data else {},
             approval=approval,
             usage=usage,
             trace_id=trace_id,
             span_id=span_id,
             duration_ms=None if duration is None else round(duration * 1000, 3),
+            prev_hash="",
+            hash="",
         )
-        for pipeline in self._pipelines:
-            pipeline.room()
-        with self._changed:
-            while len(self._made) >= AHEAD:
-                self._changed.wait()
-            self._made.append(record)
-            if len(self._made) == 1:
-                self._changed.notify_all()
-        self._show(record)
+        for pipeline in self._blocking:
+            pipeline.room(self._count)
+        self._count += 1
+        self._made.append(record)
+        if self._asleep or len(self._made) > AHEAD:
+            self._wake()
+        if self._observer is not None:
+            self._show(self._observer, record)
 
-    def _show(self, record: AuditRecord) -> None:
-        if self._observer is None:
-            return
-        observer, self._observer = self._observer, None
+    def _wake(self) -> None:
+        """Wake the thread that chains the records; wait for it if it is far behind."""
+        with self._changed:
+            self._changed.notify_all()
+            while len(self._made) > AHEAD:
+                self._changed.wait()
+
+    def _show(self, observer: Callable[[AuditRecord], None], record: AuditRecord) -> None:
+        self._observer = None
         try:
             observer(record)
         except Exception as error:  # who looks on must not end what he looks at: he sees no more of it
@@ -175,10 +184,13 @@ class AuditTrail:
         """Put the records in JSON, each with the hash of the one before, and hand them to the pipelines."""
         while True:
             with self._changed:
+                # Said before it is looked for records: who makes one looks at this after.
+                self._asleep = True
                 while not self._made:
                     if self._closing:
                         return
                     self._changed.wait()
+                self._asleep = False
                 batch = [self._made.popleft() for _ in range(min(len(self._made), AT_ONCE))]
                 self._changed.notify_all()
             linked = []
@@ -206,7 +218,7 @@ class AuditTrail:
     @property
     def confirmed(self) -> bool:
         """Whether every required sink has written all records so far."""
-        return all(pipeline.idle for pipeline in self._pipelines if pipeline.account.required)
+        return all(pipeline.handled >= self._count for pipeline in self._pipelines if pipeline.account.required)
 
     @contextmanager
     def pair(
@@ -259,8 +271,17 @@ class AuditTrail:
 
 
 def _unique() -> str:
-    """A random UUID, in a third of the time that the module of this name takes."""
-    random = bytearray(os.urandom(16))
-    random[6], random[8] = random[6] & 0x0F | 0x40, random[8] & 0x3F | 0x80
-    text = random.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """A random UUID (version 4), in a third of the time that the module of this name takes."""
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
+
+
+def _now() -> str:
+    """The time in UTC, to the millisecond."""
+    seconds, fraction = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{fraction:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -74,12 +74,13 @@ class Pipeline:
     ) -> None:
         self.account = account
         self.head = (0, "")
+        self.handled = -spill.waiting if spill is not None else 0  # what an earlier sitting has left comes first
         self._sink, self._how, self._spill, self._words = sink, how, spill, words
         self._queue: deque[AuditRecord] = deque()
         self._held: Sequence[AuditRecord] = ()  # the batch from the queue that the sink has been given
         self._changed = threading.Condition()
         self._closing = self._closed = self._stuck = False
-        self._admitted = self._handled = self._failures = 0
+        self._failures = 0
         self._began: float | None = None
         # A daemon: a sink that hangs for ever must not keep Ralph from ending.
         self._thread = threading.Thread(target=self._work, name=f"ralph-audit-{account.sink}", daemon=True)
@@ -87,12 +88,11 @@ class Pipeline:
 
     # --- the side of the run ---
 
-    def room(self) -> None:
-        """Announce a record; where the overflow policy says so, wait until there is room for it."""
-        self._admitted += 1
-        if self._how.overflow == "block" and self._is_full() and not self._stuck:
+    def room(self, made: int) -> None:
+        """Wait, for the policy `block`, until there is room for one more than the `made` records so far."""
+        if made - self.handled >= self._how.queue and not self._stuck:
             with self._changed:
-                self._stuck = not self._changed.wait_for(lambda: not self._is_full(), PATIENCE)
+                self._stuck = not self._changed.wait_for(lambda: made - self.handled < self._how.queue, PATIENCE)
 
     def offer(self, records: Sequence[AuditRecord]) -> None:
         """Take the records, in order; what there is no room for goes the way that the settings say."""
@@ -122,11 +122,6 @@ class Pipeline:
             return f"required audit sink {self.account.sink!r} hangs: it took no batch in {self._how.deadline:g} s"
         return ""
 
-    @property
-    def idle(self) -> bool:
-        """Whether all that was announced has been written, or lost."""
-        return self._handled >= self._admitted
-
     def end(self) -> None:
         """Let the thread end when nothing waits any more."""
         with self._changed:
@@ -147,9 +142,6 @@ class Pipeline:
                 self.account.spilled += len(left)
             self.account.waiting = self._spill.waiting if self._spill is not None else 0
 
-    def _is_full(self) -> bool:
-        return self._admitted - self._handled > self._how.queue
-
     def _wait_on_disk(self, records: Sequence[AuditRecord]) -> None:
         assert self._spill is not None
         if self._spill.append(records):
@@ -160,7 +152,7 @@ class Pipeline:
 
     def _lose(self, count: int) -> None:
         self.account.lost += count
-        self._handled += count
+        self.handled += count
 
     # --- the side of the sink ---
 
@@ -220,7 +212,7 @@ class Pipeline:
 
     def _settle(self, batch: Sequence[AuditRecord], source: Spill | None) -> None:
         self.account.written += len(batch)
-        self._handled += len(batch)
+        self.handled += len(batch)
         self._failures, self._stuck, self._held = 0, False, ()
         self.head = (batch[-1].seq, batch[-1].hash)
         if source is not None:

@@ -68,20 +68,30 @@ class AuditRecord:
 NAMES = tuple(each.name for each in fields(AuditRecord))
 
 
+LEVELS = {severity: severity.name.lower() for severity in Severity}
+
+
 def fields_of(record: AuditRecord) -> dict[str, Any]:
     """The fields of a record as JSON has them."""
-    known = vars(record)
-    return {name: known[name] for name in NAMES} | {"severity": record.severity.name.lower()}
+    known = {**vars(record), "severity": LEVELS[record.severity]}
+    known.pop("line", None)
+    return known
+
+
+def made(**fields: Any) -> AuditRecord:
+    """A record of all of its fields. In a third of the time that its class takes, which counts: this is done for every one."""
+    record = object.__new__(AuditRecord)
+    record.__dict__.update(fields)
+    return record
 
 
 def chained(record: AuditRecord, before: str) -> AuditRecord:
     """The record with its place in the chain: `before` is the hash of the one before."""
-    linked = object.__new__(AuditRecord)  # not `replace`: this is done for every record, and that is ten times as slow
-    linked.__dict__.update(vars(record), prev_hash=before)
-    body = _body(fields_of(linked))
+    fields = {**vars(record), "prev_hash": before, "severity": LEVELS[record.severity]}
+    fields.pop("line", None)
+    body = _body(fields)
     digest = hashlib.sha256(body).hexdigest()
-    linked.__dict__.update(hash=digest, line=_sealed(body, digest))
-    return linked
+    return made(**{**vars(record), "prev_hash": before, "hash": digest, "line": _sealed(body, digest)})
 
 
 def record_of(line: bytes) -> AuditRecord | None:
@@ -89,9 +99,11 @@ def record_of(line: bytes) -> AuditRecord | None:
     try:
         found = json.loads(line)
         known = {name: found[name] for name in NAMES if name in found}
-        return AuditRecord(**known | {"severity": Severity[found["severity"].upper()]})
+        record = AuditRecord(**known | {"severity": Severity[found["severity"].upper()]})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    record.__dict__["line"] = line  # as it was, whatever this version of Ralph would write
+    return record
 
 
 def taken_apart(line: bytes) -> tuple[bytes, str] | None:

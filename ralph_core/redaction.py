@@ -23,6 +23,8 @@ SHORTEST = 8
 MASK = "[redacted]"
 LONGEST = 16 * 1024
 """Characters of the longest secret that is known by its form; parts of a text overlap by as much when it is read in parts."""
+NAMES_KEPT = 4096
+"""Names of which it is remembered whether a secret stands under them."""
 DEEPEST = 200
 """Levels of a JSON value; what lies deeper is replaced."""
 
@@ -65,6 +67,7 @@ class Redactor:
         self._forms = re.compile("|".join([*map(re.escape, ordered), *FORMS]), re.DOTALL)
         binary = [re.escape(form.encode("utf-8", "surrogateescape")) for form in ordered]
         self._bytes = re.compile(b"|".join([*binary, *(form.encode() for form in FORMS)]), re.DOTALL)
+        self._names: dict[Any, tuple[str, bool]] = {}
         self._overlap = max([LONGEST, *(4 * len(form) for form in ordered)])
 
     def text(self, text: str) -> str:
@@ -84,20 +87,29 @@ class Redactor:
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """`value` with every string in it redacted; keys too, and all that stands under a name of a secret."""
-        if isinstance(value, str):
-            return self.text(value)
-        if value is None or isinstance(value, (int, float)):
+        kind = type(value)
+        if kind is str:
+            return value if len(value) < SHORTEST else self.text(value)
+        if value is None or kind is int or kind is float or kind is bool:
             return value
         if depth > DEEPEST:
             return MASK
         if isinstance(value, Mapping):
-            return {
-                self.text(str(key)): MASK if _is_secret(key, item) else self.value(item, depth + 1)
-                for key, item in value.items()
-            }
+            return dict([self._item(name, item, depth) for name, item in value.items()])
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item, depth + 1) for item in value]
         return self.text(str(value))
+
+    def _item(self, name: Any, item: Any, depth: int) -> tuple[str, Any]:
+        known = self._names.get(name)
+        if known is None:
+            known = self.text(str(name)), KEY.search(str(name)) is not None
+            if len(self._names) < NAMES_KEPT:
+                self._names[name] = known
+        shown, secret = known
+        if secret and item and not isinstance(item, (bool, int, float)):
+            return shown, MASK
+        return shown, self.value(item, depth + 1)
 
     # --- files ---
 
@@ -152,10 +164,6 @@ def _named_spans(piece: bytes, whole: int) -> list[tuple[int, int]]:
 
 def _mask(length: int) -> bytes:
     return (MASK if length >= len(MASK) else "").encode().ljust(length, b"*")
-
-
-def _is_secret(key: Any, item: Any) -> bool:
-    return bool(item) and not isinstance(item, (bool, int, float)) and KEY.search(str(key)) is not None
 
 
 def _keep_the_name(match: re.Match[str]) -> str:

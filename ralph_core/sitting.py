@@ -229,8 +229,8 @@ class Sitting:
             final = replace(final, outcome=Outcome(OutcomeKind.FAILED, trail.fault, by="audit"))
         try:
             self.cast.store.anchor(final, lease)
-        except StoreError as error:
-            self.notes.append(f"the end of the account is not anchored: {error}")
+        except Exception as error:  # whatever a store raises: the run is over, and its outcome stands
+            self.notes.append(f"the end of the account is not anchored: {error or type(error).__name__}")
         return final
 
     def _recover_sinks(self) -> None:

@@ -457,7 +457,7 @@ class TestProviders:
         assert done.returncode == 0
         types = acme.types()
         assert types[-1] == "run.finished"
-        assert f"sink types: 0 written, {len(types)} lost: OSError: no paper" in done.stdout
+        assert f"sink types: 0 written, {len(types)} wait on disk, 0 lost: OSError: no paper" in done.stdout
 
     def test_a_policy_stops_the_run_by_its_name(self, acme):
         done = acme.run("cat > /dev/null", env={"ACME": "policy-stops"})

@@ -1,0 +1,136 @@
+"""Audit records a second through the pipeline to the file sink, beside Python's logging with a JSON formatter.
+
+    python benchmarks/audit.py [RECORDS] [RUNS]        (default: 100,000 records, 5 runs of each in turns; medians are shown)
+
+Both write the same records as JSON lines to files on the same disk, and count until all of them are there and flushed to the
+disk (fsync). Ralph makes each record, redacts it, chains it by its hash and gives it to a queue; logging formats it and
+writes it. Shown beside: what a record costs the thread that makes it, and how fast a transcript is gone through for secrets.
+Exit code 1 if a bar is missed.
+"""
+
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ralph_core.audit import AuditTrail, Selected
+from ralph_core.builtin.sinks import FileSink, FileSinkSettings
+from ralph_core.contracts import Context
+from ralph_core.pipeline import PipelineSettings
+from ralph_core.redaction import Redactor
+
+RUN = "20260101-000000-aaaaaa"
+REDACTOR = Redactor({"ANTHROPIC_API_KEY": "canary-0123456789", "OTHER_TOKEN": "canary-9876543210"})
+DATA = {"id": "toolu_01", "input": {"file_path": "src/main.c", "command": "make -j2 check", "timeout": 120}}
+
+
+def ralph(folder: Path, records: int) -> tuple[float, float]:
+    """Records a second to the file, and microseconds of the thread that makes one."""
+    sink = FileSink(FileSinkSettings(max_file_size=1 << 30), Context(folder, folder, {}))
+    how = PipelineSettings(queue=records, flush_interval=3600)
+    trail = AuditTrail(
+        RUN,
+        [Selected("file", "builtin", sink)],
+        redactor=REDACTOR,
+        ids=lambda: ("a" * 32, "b" * 16),
+        how=how,
+        folder=folder,
+    )
+    began = time.perf_counter()
+    own = time.thread_time()
+    for _ in range(records):
+        trail.record("tool.started", actor="claude", plugin="claude", capability="tool:Bash", message="Bash", data=DATA)
+    own = time.thread_time() - own
+    (account,) = trail.close()
+    took = time.perf_counter() - began
+    assert account.clean, account
+    assert account.written == records, account
+    assert sum(1 for _ in sink.lines()) == records
+    return records / took, own / records * 1e6
+
+
+class Formatter(logging.Formatter):
+    """A record as JSON, with the fields of Ralph's that logging knows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+                "level": record.levelname,
+                "logger": record.name,
+                "module": record.module,
+                "function": record.funcName,
+                "line": record.lineno,
+                "message": record.getMessage(),
+                "data": getattr(record, "data", None),
+                "trace_id": getattr(record, "trace_id", ""),
+                "span_id": getattr(record, "span_id", ""),
+            },
+            sort_keys=True,
+        )
+
+
+def logs(folder: Path, records: int) -> float:
+    """Records a second."""
+    path = folder / "log.jsonl"
+    handler = logging.FileHandler(path)
+    handler.setFormatter(Formatter())
+    logger = logging.getLogger(f"benchmark.{folder.name}")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    extra = {"data": DATA, "trace_id": "a" * 32, "span_id": "b" * 16}
+    began = time.perf_counter()
+    for _ in range(records):
+        logger.info("%s uses %s", "claude", "Bash", extra=extra)
+    handler.flush()
+    os.fsync(handler.stream.fileno())
+    took = time.perf_counter() - began
+    handler.close()
+    assert sum(1 for _ in path.open()) == records
+    return records / took
+
+
+def transcript(folder: Path) -> float:
+    """Megabytes a second."""
+    line = (
+        json.dumps({"type": "assistant", "message": {"content": [{"type": "text", "text": "Let me look. " * 20}]}})
+        + "\n"
+    )
+    path = folder / "transcript"
+    path.write_text(line * ((64 << 20) // len(line)))
+    began = time.perf_counter()
+    assert REDACTOR.file(path) == 0
+    return path.stat().st_size / (time.perf_counter() - began) / 1e6
+
+
+def main(records: int, runs: int) -> int:
+    ours, costs, others = [], [], []
+    with tempfile.TemporaryDirectory(prefix="ralph-benchmark-", dir=Path.cwd()) as scratch:
+        for number in range(runs):
+            folder = Path(scratch, str(number))
+            folder.mkdir()
+            rate, cost = ralph(folder, records)
+            ours.append(rate)
+            costs.append(cost)
+            others.append(logs(folder, records))
+        scanned = transcript(Path(scratch))
+    rate, other = statistics.median(ours), statistics.median(others)
+    ratio = statistics.median(our / their for our, their in zip(ours, others, strict=True))
+    fast, better = rate >= 50_000, ratio >= 3
+    print(f"through the pipeline to the file sink   {rate:>9,.0f} records/s   ≥ 50,000 {'✓' if fast else '✗ missed'}")
+    print(f"logging with a JSON formatter           {other:>9,.0f} records/s")
+    print(f"ratio                                   {ratio:>9.2f} ×           ≥ 3 {'✓' if better else '✗ missed'}")
+    print(f"a record, to the thread that makes it   {statistics.median(costs):>9.1f} µs")
+    print(f"a transcript, gone through for secrets  {scanned:>9.0f} MB/s")
+    return 0 if fast and better else 1
+
+
+if __name__ == "__main__":
+    arguments = [int(each) for each in sys.argv[1:]]
+    sys.exit(main(*arguments, *(100_000, 5)[len(arguments) :]))
