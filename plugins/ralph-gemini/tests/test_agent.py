@@ -180,6 +180,12 @@ print(json.dumps({"type": "result", "status": "success", "stats": {"models": {"m
         assert isinstance(events[-1], Finished)
         assert time.monotonic() - began < 30
 
+    def test_result_is_the_end_though_the_process_lingers(self, run):
+        began = time.monotonic()
+        events = run('cat "$CAPTURES/text.jsonl"; exec sleep 300')
+        assert isinstance(events[-1], Finished)
+        assert time.monotonic() - began < 30
+
     def test_hang_that_ignores_being_told(self, run):
         body = "trap '' TERM INT; head -n 1 \"$CAPTURES/text.jsonl\"; while :; do sleep 1; done"
         began = time.monotonic()

@@ -365,7 +365,7 @@ class TestStop:
 
         with GeminiAPI([Reply([text("On")], fault=Fault.ENDLESS)]) as api:
             events = driver.run(api, stop_when=stop)
-        assert time.monotonic() - told[0] < 10
+        assert time.monotonic() - told[0] < 30
         assert events[-1].kind is FailureKind.CRASH  # exit code 0, and no result
 
     def test_no_tool_survives_it(self, driver):

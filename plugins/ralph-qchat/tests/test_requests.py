@@ -223,7 +223,7 @@ class TestConcurrency:
         seen, finals = [], []
 
         def one(number):
-            agent = desk.agent(env={"Q_STANDIN": "slow", "Q_STANDIN_SECONDS": "0.3", "QCHAT_MAX_CONCURRENT": "2"})
+            agent = desk.agent(env={"Q_STANDIN": "slow", "Q_STANDIN_SECONDS": "1", "QCHAT_MAX_CONCURRENT": "2"})
             done = asyncio.run(attempt(agent, "p", desk.workspace, agent.context.env, tmp_path / f"output{number}"))
             finals.append(done.final)
 

@@ -73,12 +73,18 @@ class Stream:
             self._error = str(data.get("message", ""))
         elif kind == "result" and self._result is None:
             self._result = data
+            if not data.get("error"):  # else it exits at once, and its exit code says more
+                yield from self._final(Exit(0))
 
     def end(self, end: Exit) -> Iterator[Event]:
-        """The final event: the result line says whether it failed, and the exit code of what."""
+        """The final event, if it has not been given: the result line says whether it failed, and the exit code of what."""
         if self._result is None:
             yield from _never_ended(end)
-            return
+        elif self._result.get("error"):
+            yield from self._final(end)
+
+    def _final(self, end: Exit) -> Iterator[Event]:
+        assert self._result is not None
         stats = _object(self._result.get("stats"))
         models = {name: _tokens(_object(figures)) for name, figures in _object(stats.get("models")).items()}
         # By model, since that is what tokens are priced by, and "auto" uses several.
