@@ -9,6 +9,7 @@ to standard error; both end with 0 after most errors. There are no figures: usag
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -37,6 +38,9 @@ SIGNALS = (
 LOGIN = ("Confirm the following code in the browser", "Open this URL: https://")
 """How the programs begin to log somebody in (`user.rs`): on standard output, and then they wait for ever."""
 
+SHOWN = 100.0
+"""Lines a second that are reported as they come: what tools print is among them, and may be a flood."""
+
 LINES_KEPT = 10_000
 """Lines of the answer that are kept for the final message; all of it is in the run's folder."""
 
@@ -50,6 +54,7 @@ class Transcript:
         self._held: list[str] = []  # lines that may be the beginning of an echo
         self._answered = False
         self.asks_for_login = False
+        self._allowance, self._asked = SHOWN, time.monotonic()
 
     def events(self, line: bytes) -> Iterator[Event]:
         """What one line means."""
@@ -64,7 +69,7 @@ class Transcript:
             self.asks_for_login = True
         for said in self._after_echo(words):
             self._answer.append(said)
-            if said:
+            if said and self._shows():
                 yield Text(said)
 
     def end(self, end: Exit) -> Iterator[Event]:
@@ -85,6 +90,15 @@ class Transcript:
             yield Failed(FailureKind.INVALID_OUTPUT, f"no answer, {end.words}{tail_of(errors)}")
         else:
             yield Finished(answer)
+
+    def _shows(self) -> bool:
+        """Whether one more line may be reported."""
+        now = time.monotonic()
+        self._allowance = min(SHOWN, self._allowance + SHOWN * (now - self._asked))
+        self._asked = now
+        shows = self._allowance >= 1
+        self._allowance -= shows
+        return shows
 
     def _after_echo(self, words: str) -> Iterator[str]:
         """The lines that are none of an echo of the prompt, which can only be told once it is whole."""
