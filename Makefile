@@ -34,6 +34,7 @@ bench: ## measure what Ralph adds to its agent, beside a plain loop in bash, and
 	@scripts/setup
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/qchat.py
+	$(BIN)/python benchmarks/trace.py
 
 prove-durability: ## kill a run at every write and at 1,000 random instants, resume it, and count what was lost (ARGS='--points 50 --random 50' is quick)
 	@scripts/setup dev

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import conventions as names
 from . import pricing
-from . import telemetry as names
 from .approvals import FOLDER as APPROVALS
 from .approvals import Asked, AskServer
 from .audit import RESULTS, Pair
@@ -38,7 +38,7 @@ from .verdicts import Moment, MomentKind
 from .watch import AgentHost, Watch
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Span
+    from opentelemetry.trace import Span
 
     from .job import Job
     from .recording import Recorder
@@ -63,7 +63,8 @@ class AttemptRunner:
         self._plugin, provider = run.parts.plugins.provider("agent", agent)
         self._able = run.parts.agents[agent].capabilities(provider.capabilities)
         self._final: Finished | Failed | None = None
-        self._tools: dict[str, tuple[ToolCall, int]] = {}
+        self._tools: dict[str, tuple[ToolCall, Span, int]] = {}
+        self._job: Job | None = None
 
     async def make(self) -> Attempt:
         """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
@@ -79,9 +80,15 @@ class AttemptRunner:
             starts=starts,
             booked=self._booked_before,
         )
-        attributes = {names.OPERATION: "invoke_agent", names.AGENT: self.agent, "ralph.attempt": number}
+        attributes = {
+            names.OPERATION: "invoke_agent",
+            names.AGENT: self.agent,
+            names.PLUGIN: self._plugin,
+            names.VERSION: run.parts.plugins.version(self._plugin),
+            names.ATTEMPT: number,
+        }
         with (
-            run.parts.telemetry.span(f"invoke_agent {self.agent}", attributes) as span,
+            run.parts.telemetry.span(f"invoke_agent {self.agent}", attributes, client=True) as span,
             run.parts.trail.pair("agent", actor=self.agent, plugin=self._plugin, attempt=number) as pair,
         ):
             try:
@@ -179,6 +186,7 @@ class AttemptRunner:
         return prepared
 
     def _spawned(self, job: Job) -> None:
+        self._job = job
         # Not durable: no process survives the power cut that this would have to survive.
         self.run.save(durable=False, current=replace(self._current, pid=job.pid, pid_started=job.identity))
 
@@ -241,12 +249,14 @@ class AttemptRunner:
         elif isinstance(event, Text):
             self._record("agent.text", self.run.parts.redactor.cut(event.text, TEXT_KEPT), severity=Severity.DEBUG)
         elif isinstance(event, ToolCall):
-            self._tools[event.id] = (event, time.time_ns())
+            attributes = {names.OPERATION: "execute_tool", names.TOOL: event.name, names.TOOL_CALL: event.id}
+            span = self.run.parts.telemetry.begin(f"execute_tool {event.name}", attributes)
+            self._tools[event.id] = (event, span, time.time_ns())
             used = {"id": event.id, "input": event.input}
             self._record("tool.started", event.name, capability=f"tool:{event.name}", data=used)
             await consent.reported(event)
         elif isinstance(event, ToolResult):
-            call, _ = self._tools.get(event.id, (None, 0))
+            call = self._tools[event.id][0] if event.id in self._tools else None
             self._end_tool(event.id, "finished" if event.ok else "failed", event.text)
             if call is not None and event.ok:
                 await consent.used(call)
@@ -299,14 +309,11 @@ class AttemptRunner:
         self.run.parts.trail.record(type_, message=message, **{**known, **more})
 
     def _end_tool(self, tool: str, ending: str, text: str = "") -> None:
-        call, started = self._tools.pop(tool, (None, 0))
-        if call is None:
+        if tool not in self._tools:
             return
+        call, span, started = self._tools.pop(tool)
         now, good = time.time_ns(), ending == "finished"
-        attributes = {names.OPERATION: "execute_tool", names.TOOL: call.name, names.TOOL_CALL: call.id}
-        self.run.parts.telemetry.record(
-            f"execute_tool {call.name}", started, now, attributes, error=None if good else ending
-        )
+        self.run.parts.telemetry.end(span, None if good else ending)
         self._record(
             f"tool.{ending}",
             call.name if good else f"{call.name}: {self.run.parts.redactor.cut(text, 300)}",
@@ -359,7 +366,7 @@ class AttemptRunner:
         state, booked = self.run.state, self._booked_before + attempt.spend
         recent = (*state.recent, attempt)[-RECENT:]
         self.run.note(current=None, recent=recent, booked=booked, spend=state.spend.at_least(booked))
-        span.set_attributes(_attributes(attempt))
+        span.set_attributes(_attributes(attempt, self._job))
         pair.ending = attempt.result or "abandoned"
         pair.message = attempt.message
         pair.severity = Severity.INFO if attempt.result == "finished" else Severity.WARNING
@@ -378,16 +385,17 @@ def spend_data(spend: Spend) -> dict[str, Any]:
     return {"cost_usd": spend.cost, "tokens": tokens, **estimated, **partly}
 
 
-def _attributes(attempt: Attempt) -> dict[str, Any]:
+def _attributes(attempt: Attempt, job: Job | None) -> dict[str, Any]:
     """What the span of an attempt says of it; the unknown is left out."""
     tokens = attempt.spend.tokens
     known = {
-        "ralph.result": attempt.result,
+        names.RESULT: attempt.result,
         names.MODEL: attempt.model,
         names.CONVERSATION: attempt.session,
         names.COST: attempt.spend.cost,
         names.ERROR: attempt.failure.value if attempt.failure is not None else None,
-        "process.pid": attempt.pid,
+        names.PID: attempt.pid,
+        names.EXIT_CODE: job.code if job is not None else None,
     }
     return {**{name: value for name, value in known.items() if value is not None}, **_token_attributes(tokens)}
 

@@ -256,6 +256,11 @@ class AuditTrail:
                 **who,
             )
 
+    @property
+    def accounts(self) -> list[SinkAccount]:
+        """What has become of the records so far."""
+        return [pipeline.account for pipeline in self._pipelines]
+
     def close(self) -> list[SinkAccount]:
         """Let every sink take what waits for it, close it, and give the accounts; all of them have the same time for it."""
         with self._changed:

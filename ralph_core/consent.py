@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from . import telemetry as names
+from . import conventions as names
 from .approvals import GRANTED, Approval, Asked, AskServer, Book, brief, digest_of
 from .audit import Pair
 from .contracts import Agent, Capability
@@ -119,8 +119,8 @@ class Consent:
         attributes = {
             names.TOOL: asked.call.name,
             names.TOOL_CALL: asked.call.id,
-            "ralph.verdict": "allow" if allowed else "deny",
-            "ralph.policy": policy,
+            names.VERDICT: "allow" if allowed else "deny",
+            names.POLICY: policy,
         }
         self._run.parts.telemetry.record(f"ask {asked.call.name}", asked.since, time.time_ns(), attributes)
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import conventions as names
 from .contracts import Command, Exit
 from .errors import StoreError, UserError
 from .records import Severity
@@ -48,11 +49,11 @@ class Gates:
         results = []
         for number, gate in enumerate(self._run.parts.settings.gates, 1):
             with (
-                self._run.parts.telemetry.span("gate", {"ralph.gate": gate.command}) as span,
+                self._run.parts.telemetry.span("gate", {names.GATE: gate.command}) as span,
                 self._run.parts.trail.pair("gate", message=gate.command) as pair,
             ):
                 result = await self._one(gate, f"gate-{self._run.state.finished:04d}-{number}")
-                span.set_attributes({"ralph.passed": result.passed, "process.exit.code": result.code})
+                span.set_attributes({names.PASSED: result.passed, names.EXIT_CODE: result.code})
                 pair.message = f"{gate.command}: {result.why}"
                 pair.data = {"code": result.code, "checked_by": result.checked_by, "output": result.tail}
                 if not result.passed:

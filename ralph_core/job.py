@@ -97,6 +97,11 @@ class Job:
         return self._ended.is_set()
 
     @property
+    def code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._exit.code if self._exit is not None else None
+
+    @property
     def stopping(self) -> bool:
         """Whether `stop` has been called."""
         return self._stopping is not None

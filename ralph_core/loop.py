@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from . import conventions as names
 from .attempt import AttemptRunner, spend_data
 from .audit import RESULTS, Pair
 from .errors import PluginFault, RalphError, StoreError
@@ -81,7 +82,7 @@ class Loop:
         run, number = self.run, self.run.state.finished + 1
         run.parts.trail.iteration = number
         with (
-            run.parts.telemetry.span("ralph.iteration", {"ralph.iteration": number}) as span,
+            run.parts.telemetry.span("ralph.iteration", {names.ITERATION: number}) as span,
             run.parts.trail.pair("iteration") as pair,
         ):
             attempt = await self._settled(number, pair)
@@ -89,7 +90,7 @@ class Loop:
             pair.message = attempt.message
             pair.data = {"result": attempt.result, "claimed": attempt.claimed, **spend_data(attempt.spend)}
             pair.result, pair.usage = RESULTS[attempt.result or "abandoned"], spend_data(attempt.spend)
-            span.set_attributes({"ralph.result": attempt.result or "", "ralph.claimed": attempt.claimed})
+            span.set_attributes({names.RESULT: attempt.result or "", names.CLAIMED: attempt.claimed})
             run.save(
                 finished=number,
                 retries=0,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from .contracts import Command, Provider, Section
+from .conventions import ANSWER
 from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
 from .hookspecs import PROJECT, RalphSpec
@@ -47,14 +49,18 @@ class PluginChoice:
 
 @dataclass(frozen=True)
 class HookCall:
-    """One finished call of one implementation. Times are in nanoseconds since the epoch."""
+    """One finished call of one implementation. Times are in nanoseconds since the epoch.
+
+    `attributes` say what came of it, by the names of `conventions`; `hook` is `judge` for a policy.
+    """
 
     hook: str
     plugin: str
     version: str
     started: int
     ended: int
-    error: BaseException | None = None
+    error: BaseException | str | None = None
+    attributes: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,47 +86,52 @@ class Plugins:
     providers: dict[str, dict[str, tuple[str, Provider[Any]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
-    watch: Callable[[HookCall], None] = lambda _call: None
+    watch: Callable[[Sequence[HookCall]], None] = lambda _calls: None
+    """Told of every call of a hook: one entry for each implementation that was asked."""
 
     # --- calls ---
 
     def choose_agent(self, state: RunState, candidates: Sequence[str]) -> str:
         """The agent of the next attempt: the first answer that is one of `candidates`."""
-        for impl in self._implementations("ralph_choose_agent"):
-            name = self._call("ralph_choose_agent", impl, {"state": state, "candidates": candidates})
-            if name is None:
-                continue
-            if name not in candidates:
-                raise self.fault(impl.plugin_name, f"ralph_choose_agent answered {name!r}, not one of {candidates}")
-            return str(name)
+        with self._asking("ralph_choose_agent") as ask:
+            for impl in self._implementations("ralph_choose_agent"):
+                name = ask(impl, {"state": state, "candidates": candidates})
+                if name is None:
+                    continue
+                if name not in candidates:
+                    raise self.fault(impl.plugin_name, f"ralph_choose_agent answered {name!r}, not one of {candidates}")
+                return str(name)
         return candidates[0]
 
     def prompt_sections(self, state: RunState, task: Task) -> list[Section]:
         """All sections, in the order of `Section.order`, then of the plugins' names."""
         sections: list[Section] = []
-        for impl in self._implementations("ralph_prompt_sections"):
-            answer = self._call("ralph_prompt_sections", impl, {"state": state, "task": task})
-            sections += self._checked(impl.plugin_name, "ralph_prompt_sections", answer, Section)
+        with self._asking("ralph_prompt_sections") as ask:
+            for impl in self._implementations("ralph_prompt_sections"):
+                answer = ask(impl, {"state": state, "task": task})
+                sections += self._checked(impl.plugin_name, "ralph_prompt_sections", answer, Section)
         return sorted(sections, key=lambda section: section.order)
 
     def prepare_command(self, command: Command, state: RunState) -> Command:
         """The command as the chain of implementations leaves it."""
-        for impl in self._implementations("ralph_prepare_command"):
-            answer = self._call("ralph_prepare_command", impl, {"command": command, "state": state})
-            if answer is not None and not isinstance(answer, Command):
-                raise self.fault(impl.plugin_name, f"ralph_prepare_command answered {type(answer).__name__}")
-            command = answer or command
+        with self._asking("ralph_prepare_command") as ask:
+            for impl in self._implementations("ralph_prepare_command"):
+                answer = ask(impl, {"command": command, "state": state})
+                if answer is not None and not isinstance(answer, Command):
+                    raise self.fault(impl.plugin_name, f"ralph_prepare_command answered {type(answer).__name__}")
+                command = answer or command
         return command
 
     def classify_failure(self, failure: Failure, state: RunState) -> FailureKind:
         """The kind that the first answering implementation gives, else the adapter's own."""
-        for impl in self._implementations("ralph_classify_failure"):
-            kind = self._call("ralph_classify_failure", impl, {"failure": failure, "state": state})
-            if kind is not None:
-                try:
-                    return FailureKind(kind)
-                except ValueError:
-                    raise self.fault(impl.plugin_name, f"ralph_classify_failure answered {kind!r}") from None
+        with self._asking("ralph_classify_failure") as ask:
+            for impl in self._implementations("ralph_classify_failure"):
+                kind = ask(impl, {"failure": failure, "state": state})
+                if kind is not None:
+                    try:
+                        return FailureKind(kind)
+                    except ValueError:
+                        raise self.fault(impl.plugin_name, f"ralph_classify_failure answered {kind!r}") from None
         return failure.kind
 
     # --- providers ---
@@ -195,21 +206,40 @@ class Plugins:
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
         return sorted(caller.get_hookimpls(), key=lambda impl: (not impl.tryfirst, impl.trylast, impl.plugin_name))
 
-    def _call(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> Any:
-        """Call one implementation, report the call, and turn what it raises into a `PluginFault`."""
-        row = next((row for row in self.rows if row.name == impl.plugin_name), None)
+    @contextmanager
+    def _asking(self, hook: str) -> Iterator[Callable[[pluggy.HookImpl, dict[str, Any]], Any]]:
+        """Calls of one hook, one implementation at a time: gives what makes such a call, and reports them all at the end."""
+        calls: list[HookCall] = []
+        try:
+            yield lambda impl, arguments: self._call(hook, impl, arguments, calls)
+        except PluginFault as fault:  # also for an answer that is none
+            calls[-1:] = [replace(call, error=call.error or fault) for call in calls[-1:]]
+            raise
+        finally:
+            if calls:
+                self.watch(calls)
+
+    def _call(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any], calls: list[HookCall]) -> Any:
+        """Call one implementation, enter the call, and turn what it raises into a `PluginFault`."""
         failure: BaseException | None = None
+        answer: Any = None
         started = time.time_ns()
         try:
-            return impl.function(*(arguments[name] for name in impl.argnames))
+            answer = impl.function(*(arguments[name] for name in impl.argnames))
+            return answer
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             failure = error
             raise self.fault(impl.plugin_name, f"{hook} raised {_words(error)}") from error
         finally:
-            version = row.version if row else ""
-            self.watch(HookCall(hook, impl.plugin_name, version, started, time.time_ns(), failure))
+            ended, version = time.time_ns(), self.version(impl.plugin_name)
+            said = {ANSWER: None if failure else _brief(answer)}
+            calls.append(HookCall(hook, impl.plugin_name, version, started, ended, failure, said))
+
+    def version(self, plugin: str) -> str:
+        """The version of a plugin's distribution."""
+        return next((row.version for row in self.rows if row.name == plugin), "")
 
     def _checked(self, plugin: str, hook: str, answer: Any, wanted: type[Any]) -> list[Any]:
         if isinstance(answer, Sequence) and all(isinstance(item, wanted) for item in answer):
@@ -243,13 +273,14 @@ class Plugins:
     def _declared(self, kind: str, plugin: str) -> list[Provider[Any]]:
         hook = KINDS[kind][0]
         found: list[Provider[Any]] = []
-        for impl in self._implementations(hook):
-            if impl.plugin_name == plugin:
-                found += self._checked(plugin, hook, self._call(hook, impl, {}), Provider)
+        with self._asking(hook) as ask:
+            for impl in self._implementations(hook):
+                if impl.plugin_name == plugin:
+                    found += self._checked(plugin, hook, ask(impl, {}), Provider)
         return found
 
 
-def build_manager(choice: PluginChoice, watch: Callable[[HookCall], None] | None = None) -> Plugins:
+def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], None] | None = None) -> Plugins:
     """Load the built-ins and every chosen entry point, each one guarded; the rows say what became of each.
 
     Raises `UnknownName` for a chosen name that is no plugin; with `choice.strict`, what a plugin raised.
@@ -337,6 +368,15 @@ def _imported(path: str) -> Any:
     """The object that "package.module:Name" names."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def _brief(answer: Any) -> str:
+    """What an implementation answered, in few words."""
+    if answer is None:
+        return "none"
+    if isinstance(answer, str):
+        return str(getattr(answer, "value", answer))[:100]
+    return str(len(answer)) if isinstance(answer, Sequence) else type(answer).__name__
 
 
 def _words(error: BaseException) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
 
 from .contracts import LimitPolicy
-from .plugins import Plugins
+from .conventions import MOMENT, POLICY, VERDICT
+from .plugins import HookCall, Plugins
 from .state import RunState
-from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Pause, Stop, Verdict
+from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Pause, Stop, Verdict, name_of
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class _Answer:
 class Policies:
     """The policies of one run. They are asked in a thread of their own, so that one that hangs can't hold the loop.
 
-    `record` is told of each answer, as `Telemetry.record` takes it.
+    `watch` is told of the answers at each moment, as `Telemetry.calls` takes them.
     """
 
     def __init__(
         self,
         policies: Sequence[tuple[str, str, LimitPolicy]],
         plugins: Plugins,
-        record: Callable[[str, int, int, Mapping[str, Any], str | None], None],
+        watch: Callable[[Sequence[HookCall]], None],
     ) -> None:
-        self._policies, self._plugins, self._record = policies, plugins, record
+        self._policies, self._plugins, self._watch = policies, plugins, watch
         self._rounds: SimpleQueue[_Round | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -74,16 +74,25 @@ class Policies:
         asked = _Round(moment, state, asyncio.get_running_loop().create_future())
         self._rounds.put(asked)
         hung = await self._finish(asked)
-        rulings = [
-            Ruling(name, plugin, self._verdict(name, plugin, moment, answer))
-            for (name, plugin, _), answer in zip(self._policies, asked.answers, strict=False)
-        ]
-        if hung is not None:
-            name, plugin, policy = self._policies[hung]
-            error = f"policy {name!r} gave no answer within {policy.deadline:g} s"
-            now = time.time_ns()
-            self._told(name, plugin, moment, _Answer(None, None, now - int(policy.deadline * 1e9), now), error)
-            raise self._plugins.fault(plugin, error)
+        calls: list[HookCall] = []
+        try:
+            rulings = [
+                Ruling(name, plugin, self._verdict(name, plugin, moment, answer, calls))
+                for (name, plugin, _), answer in zip(self._policies, asked.answers, strict=False)
+            ]
+            if hung is not None:
+                name, plugin, policy = self._policies[hung]
+                error = f"policy {name!r} gave no answer within {policy.deadline:g} s"
+                now = time.time_ns()
+                answer = _Answer(None, None, now - int(policy.deadline * 1e9), now)
+                calls.append(self._call(name, plugin, moment, answer, error))
+                raise self._plugins.fault(plugin, error)
+        finally:
+            # A tick comes every second and nearly always means "go on": that is no news for a trace.
+            if moment.kind is MomentKind.TICK:
+                calls = [call for call in calls if call.error or call.attributes[VERDICT] != "allow"]
+            if calls:
+                self._watch(calls)
         return sorted(rulings, key=lambda ruling: -ruling.verdict.severity)
 
     def close(self) -> None:
@@ -99,29 +108,22 @@ class Policies:
             await asyncio.wait([asked.done], timeout=max(left, 0.01))
         return None
 
-    def _verdict(self, name: str, plugin: str, moment: Moment, answer: _Answer) -> Verdict:
+    def _verdict(self, name: str, plugin: str, moment: Moment, answer: _Answer, calls: list[HookCall]) -> Verdict:
         """The answer, if it is a proper one. Raises `PluginFault`."""
         error = None
         if answer.raised is not None:
             error = f"policy {name!r} raised {type(answer.raised).__name__}: {answer.raised}"
         elif not isinstance(answer.value, (Allow, Ask, Deny, Pause, Stop)):
             error = f"policy {name!r} answered {answer.value!r:.80}, which is no verdict"
-        self._told(name, plugin, moment, answer, error)
+        calls.append(self._call(name, plugin, moment, answer, error))
         if error is not None:
             raise self._plugins.fault(plugin, error)
         return answer.value  # type: ignore[return-value]
 
-    def _told(self, name: str, plugin: str, moment: Moment, answer: _Answer, error: str | None) -> None:
-        # A tick comes every second and nearly always means "go on": that is no news for a trace.
-        if error is None and moment.kind is MomentKind.TICK and isinstance(answer.value, Allow):
-            return
-        attributes = {
-            "ralph.policy": name,
-            "ralph.plugin": plugin,
-            "ralph.moment": moment.kind.value,
-            "ralph.verdict": type(answer.value).__name__.lower() if error is None else None,
-        }
-        self._record(f"judge {name}", answer.started, answer.ended, attributes, error)
+    def _call(self, name: str, plugin: str, moment: Moment, answer: _Answer, error: str | None) -> HookCall:
+        verdict = name_of(answer.value) if isinstance(answer.value, (Allow, Ask, Deny, Pause, Stop)) else None
+        said = {POLICY: name, MOMENT: moment.kind.value, VERDICT: verdict}
+        return HookCall("judge", plugin, self._plugins.version(plugin), answer.started, answer.ended, error, said)
 
     def _serve(self) -> None:
         while (asked := self._rounds.get()) is not None:

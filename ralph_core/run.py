@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import conventions as names
 from .audit import AuditTrail
 from .contracts import Agent, CheckpointStore, Lease
 from .errors import RalphError
@@ -24,7 +25,7 @@ from .settings import Settings
 from .state import RunState
 from .telemetry import Telemetry
 from .transcripts import Transcripts
-from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict
+from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict, name_of
 
 if TYPE_CHECKING:
     from .process import Supervisor
@@ -93,9 +94,21 @@ class Run:
     def save(self, *, durable: bool = True, **changes: Any) -> None:
         """Replace the state and save it. Raises `StoreError`: what can't be kept must not go on."""
         self.note(**changes)
-        with self._the_store():
-            self.parts.store.save(self.state, self.parts.lease, durable=durable)
+        started, error = time.time_ns(), None
+        try:
+            with self._the_store():
+                self.parts.store.save(self.state, self.parts.lease, durable=durable)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self.parts.telemetry.record("save", started, time.time_ns(), self._store_attributes(), error)
         self._saved = time.monotonic()
+
+    def _store_attributes(self) -> dict[str, str]:
+        plugin = self._plugin_of_store
+        version = self.parts.plugins.version(plugin)
+        return {names.STORE: self.parts.settings.store, names.PLUGIN: plugin, names.VERSION: version}
 
     @contextmanager
     def _the_store(self) -> Iterator[None]:
@@ -118,9 +131,9 @@ class Run:
         """Record the files, in a thread: git may take its time, and signals must be heard meanwhile."""
         number, self._recorded = self.state.snapshots, self.state.attempts
         self.note(snapshots=number + 1)
-        attributes = {"ralph.store": self.parts.settings.store, "ralph.snapshot": number}
+        attributes = {**self._store_attributes(), names.SNAPSHOT: number}
         with (
-            self.parts.telemetry.span("checkpoint", attributes),
+            self.parts.telemetry.span("checkpoint", attributes) as span,
             self.parts.trail.pair(
                 "checkpoint", plugin=self._plugin_of_store, capability="store", number=number
             ) as pair,
@@ -129,6 +142,7 @@ class Run:
                 snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
             if snapshot is not None:
                 pair.message = snapshot.ref
+                span.set_attribute(names.REF, snapshot.ref)
                 pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
                 self.save(durable=False, snapshot=snapshot.ref)  # the store itself knows what it has recorded
 
@@ -183,7 +197,10 @@ class Run:
         """Wait, with the state saved, but no longer than the run may last; raise `Ended` when somebody asks for the end."""
         seconds = min(seconds, self.state.limits.runtime - self.state.elapsed)
         if seconds > 0:
-            with self.parts.trail.pair("wait", message=why, seconds=round(seconds, 1)):
+            with (
+                self.parts.telemetry.span("wait", {names.REASON: why}),
+                self.parts.trail.pair("wait", message=why, seconds=round(seconds, 1)),
+            ):
                 self.save()
                 await self.parts.halt.sleep(seconds)
         self.heed()
@@ -222,11 +239,6 @@ def figures_of(state: RunState) -> dict[str, Any]:
         "cost": state.spend.cost,
         "failures": state.consecutive_failures,
     }
-
-
-def name_of(verdict: Verdict) -> str:
-    """The verdict's name; a policy may answer with a class of its own that is one."""
-    return next(kind.__name__.lower() for kind in (Allow, Ask, Deny, Pause, Stop) if isinstance(verdict, kind))
 
 
 def _outcome(policy: str, verdict: Verdict) -> Outcome:

@@ -212,6 +212,27 @@ class KeySettings(BaseModel):
         return self
 
 
+class MonitoringSettings(BaseModel):
+    """How a run can be watched; see `docs/tracing.md`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    """Whether a run serves its figures at `/metrics`, as text for Prometheus, and `/health`."""
+    metrics_port: int = Field(default=8080, ge=0, le=65535)
+    """The port of both; 0: any that is free."""
+    metrics_host: str = "127.0.0.1"
+    """The address that they are served on; `0.0.0.0` for all of this machine's."""
+    metrics_interval: float = Field(default=10.0, gt=0)
+    """Seconds after which `metrics/state_RUN.json` is written again; also after every iteration."""
+    metrics_endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
+    """A collector that metrics are sent to by OTLP over HTTP; more is said by the standard `OTEL_*` variables."""
+    health_check_enabled: bool = False
+    """Whether a run serves `/health` although `enabled` is not set."""
+    health_check_interval: float = Field(default=30.0, gt=0)
+    """Seconds without a sign of life after which `/health` says that the run is not healthy."""
+
+
 class Settings(BaseModel):
     """Everything that a user can set. Times are in seconds."""
 
@@ -314,6 +335,8 @@ class Settings(BaseModel):
     """Keys that are kept elsewhere, by the variable in which the agents that need it get them."""
     mcp: McpSettings = McpSettings()
     """MCP servers for the agents that can use them."""
+    monitoring: MonitoringSettings = MonitoringSettings()
+    """How a run can be watched."""
     process: ProcessSettings = ProcessSettings()
     """How the agent's process is limited."""
     plugins: PluginSettings = PluginSettings()

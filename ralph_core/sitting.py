@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from . import conventions as names
 from .approvals import Book
 from .audit import AuditTrail, Selected, unfinished
 from .consent import askers
@@ -23,6 +24,7 @@ from .errors import StoreError, UserError
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
+from .monitor import Monitor
 from .pipeline import PipelineSettings, SinkAccount
 from .plugins import HookCall, Plugins
 from .policies import Policies
@@ -41,6 +43,7 @@ from .verdicts import Outcome, OutcomeKind
 from .workspace import Holder, WorkspaceLock
 
 Observer = Callable[[AuditRecord, RunState], None]
+Watcher = Callable[[Sequence[HookCall]], None]
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,13 @@ class Sitting:
 
     async def sit(self, run: RunState | None = None, *, rollback: bool = False) -> Account:
         """Begin a run, or go on with `run`, until it ends. What is opened here is closed here, on every way out."""
+        monitor = Monitor(self.ground.settings, self.ground.env)
+        try:
+            return await self._locked(run, monitor, rollback=rollback)
+        finally:
+            monitor.close()
+
+    async def _locked(self, run: RunState | None, monitor: Monitor, *, rollback: bool) -> Account:
         ground, notes = self.ground, self.notes
         ensure_home(ground.home)
         run_id = run.run if run is not None else new_run_id()
@@ -128,7 +138,7 @@ class Sitting:
                     notes.append(f"{killed} processes that the run had left behind were killed")
                 if rollback:
                     notes.append(self._roll_back(store, run))
-            return await self._drive(self._state(run_id, run), fresh=run is None)
+            return await self._drive(self._state(run_id, run), monitor, fresh=run is None)
         finally:
             lock.release()
 
@@ -172,7 +182,7 @@ class Sitting:
             outcome=None,
         )
 
-    async def _drive(self, state: RunState, *, fresh: bool) -> Account:
+    async def _drive(self, state: RunState, monitor: Monitor, *, fresh: bool) -> Account:
         """Open all that a run works with, drive the loop, and close it again."""
         ground, cast = self.ground, self.cast
         folder = ground.home / "runs" / state.run
@@ -186,8 +196,20 @@ class Sitting:
         async with _supervised(state.run) as starting:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
             past = [] if fresh else self._past(state.run)
-            trail = self._trail(state, past, redactor, telemetry, folder)
-            policies = Policies(cast.policies, ground.plugins, telemetry.record)
+            trail = self._trail(state, past, redactor, telemetry, folder, monitor)
+
+            def called(calls: Sequence[HookCall]) -> None:
+                telemetry.calls(calls)
+                monitor.calls(calls)
+
+            policies = Policies(cast.policies, ground.plugins, called)
+            monitor.begin(
+                ground.home,
+                telemetry.resource,
+                state=lambda: self._loop.run.state if self._loop is not None else state,
+                sinks=lambda: trail.accounts,
+            )
+            watching = asyncio.ensure_future(monitor.watch())
             try:
                 parts = Parts(
                     settings=ground.settings,
@@ -211,14 +233,20 @@ class Sitting:
                     scratchpad=ground.home / "scratchpad.md",
                     env=ground.env,
                 )
-                final = await self._loop_through(Loop(parts, state), past)
+                self.notes += monitor.notes
+                final = await self._loop_through(Loop(parts, state), past, called)
                 changed = await asyncio.to_thread(changed_files, cast.store, state.run)
             finally:
-                ground.plugins.watch = lambda _call: None
+                watching.cancel()
+                ground.plugins.watch = lambda _calls: None
                 policies.close()
+                closing = time.time_ns()
                 sinks = await asyncio.to_thread(trail.close)
+                self._trace_sinks(sinks, closing, telemetry)
                 telemetry.close()
             final = self._anchored(final, lease, trail)
+            if self._loop is not None:
+                self._loop.run.state = final  # what the monitor tells last
         return Account(final, folder, changed, sinks, [*self.notes, *telemetry.notes])
 
     def _anchored(self, final: RunState, lease: Lease, trail: AuditTrail) -> RunState:
@@ -241,6 +269,18 @@ class Sitting:
             except Exception as error:
                 self.notes.append(f"audit sink {each.name} could not be looked after: {type(error).__name__}: {error}")
 
+    def _trace_sinks(self, sinks: Sequence[SinkAccount], closing: int, telemetry: Telemetry) -> None:
+        """A span for each sink: not of every batch, of which there is nearly one a record, but of what came of them all."""
+        for account in sinks:
+            attributes = {
+                names.SINK: account.sink,
+                names.PLUGIN: account.plugin,
+                names.VERSION: self.ground.plugins.version(account.plugin),
+                names.WRITTEN: account.written,
+                names.LOST: account.lost,
+            }
+            telemetry.record(f"sink {account.sink}", closing, time.time_ns(), attributes, account.error or None)
+
     def _lay_out(self, folder: Path, transcripts: Transcripts, redactor: Redactor) -> None:
         """Make the folder of the run, and clear away what a Ralph that was killed has left open in it."""
         try:
@@ -254,9 +294,16 @@ class Sitting:
             raise UserError(f"{folder} can't be written: {error.strerror}") from None
 
     def _trail(
-        self, state: RunState, past: Sequence[AuditRecord], redactor: Redactor, telemetry: Telemetry, folder: Path
+        self,
+        state: RunState,
+        past: Sequence[AuditRecord],
+        redactor: Redactor,
+        telemetry: Telemetry,
+        folder: Path,
+        monitor: Monitor,
     ) -> AuditTrail:
         def observe(record: AuditRecord) -> None:
+            monitor.heed(record)
             self.ground.observer(record, self._loop.run.state if self._loop is not None else state)
 
         settings = self.ground.settings
@@ -291,13 +338,14 @@ class Sitting:
         self.notes.append(f"the account ends with record {last}, without the record {vouched[0]} that was written")
         return max(last, vouched[0]), vouched[1]
 
-    async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord]) -> RunState:
+    async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord], called: Watcher) -> RunState:
         self._loop, parts = loop, loop.run.parts
+        attributes = {names.RUN: loop.run.state.run, names.SITTING: loop.run.state.sittings}
         with (
             self._halt.on_signals(reload=self._reload, diagnose=lambda: diagnose(loop.run)),
-            parts.telemetry.span("ralph.run", {"ralph.run": loop.run.state.run}) as span,
+            parts.telemetry.span("ralph.run", attributes) as span,
         ):
-            self._begin(parts.trail, parts.telemetry)
+            self._begin(parts.trail, called)
             for record in unfinished(past):  # the other half of a pair that was cut in two by a kill
                 _abandon(parts.trail, record)
             for bound in self.cast.bounds:
@@ -305,7 +353,7 @@ class Sitting:
             self.ground.ready()
             final = await loop.drive()
             assert final.outcome is not None
-            span.set_attribute("ralph.outcome", final.outcome.kind.value)
+            span.set_attributes({names.OUTCOME: final.outcome.kind.value, names.REASON: final.outcome.reason})
         return final
 
     def _past(self, run: str) -> list[AuditRecord]:
@@ -318,11 +366,10 @@ class Sitting:
                     pass
         return []
 
-    def _begin(self, trail: AuditTrail, telemetry: Telemetry) -> None:
+    def _begin(self, trail: AuditTrail, called: Watcher) -> None:
         """The first entries of a sitting: what was there, and what is worth saying."""
-        for call in self.ground.calls:
-            telemetry.hook_called(call)
-        self.ground.plugins.watch = telemetry.hook_called
+        called(self.ground.calls)
+        self.ground.plugins.watch = called
         rows = [
             {key: value for key, value in asdict(row).items() if key != "load_ms"} for row in self.ground.plugins.rows
         ]

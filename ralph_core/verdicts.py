@@ -89,6 +89,11 @@ class Stop:
 Verdict = Allow | Ask | Deny | Pause | Stop
 
 
+def name_of(verdict: Verdict) -> str:
+    """The verdict's name; a policy may answer with a class of its own that is one."""
+    return next(kind.__name__.lower() for kind in (Allow, Ask, Deny, Pause, Stop) if isinstance(verdict, kind))
+
+
 class ExitCode(IntEnum):
     """Exit codes of `ralph`."""
 

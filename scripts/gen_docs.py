@@ -29,6 +29,9 @@ FLAGS = {
     "no_archive": "archive_enabled",
     "no_plugin": "plugins.disable",
     "command": "agents.command.command",
+    "metrics_port": "monitoring.metrics_port",
+    "metrics_interval": "monitoring.metrics_interval",
+    "no_metrics": "monitoring.enabled",
     "commit": "stores.git.commit",
     "from_": "agents.replay.run",
 }
@@ -55,7 +58,7 @@ SETTINGS_TAIL = """
 | `AUDIT_ENCRYPTION_KEY` | Keys of the account, see [encryption](../audit.md#encryption). |
 | `RALPH_PLUGINS` | A comma list: only these plugins are loaded; empty, none. |
 | `RALPH_STRICT_PLUGINS` | `1`: a broken plugin is raised with its traceback. |
-| `OTEL_*`, `TRACEPARENT` | See [traces](../operations.md#traces). |
+| `OTEL_*`, `TRACEPARENT` | See [traces](../tracing.md#exporting-it). |
 """
 HOOKS_HEAD = """\
 # Hooks

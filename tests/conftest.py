@@ -250,7 +250,16 @@ class Ralph:
 
 @pytest.fixture
 def ralph(tmp_path):
-    ralph = Ralph(tmp_path)
+    yield from used(Ralph(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def lasting_ralph(tmp_path_factory):
+    """One for all tests of a module that look at the same run."""
+    yield from used(Ralph(tmp_path_factory.mktemp("lasting")))
+
+
+def used(ralph):
     yield ralph
     for process in ralph.processes:
         if process.poll() is None:

@@ -572,28 +572,6 @@ class TestLoopHooks:
         assert started == sorted(stem for stem, _, end in stems if end in ("finished", "failed", "abandoned"))
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_has_a_span_for_each_implementation(acme, hook):
-    """The trace names the hook, the plugin and its version, below the run."""
-    steps = ["echo flaky >&2; exit 1", "echo LOOP_COMPLETE"]
-    assert acme.run(acme.agent(*steps), "--retry-delay", "0").returncode == 0
-    spans = [span for span in acme.spans() if span["attributes"].get("ralph.hook") == hook]
-    assert {span["name"] for span in spans} >= {f"{hook} acme"}
-    for span in spans:
-        assert span["attributes"]["ralph.plugin.version"]
-        assert span["end"] >= span["start"]
-    mine = [span for span in spans if span["attributes"]["ralph.plugin"] == "acme"]
-    assert {span["attributes"]["ralph.plugin.version"] for span in mine} == {"1.2.3"}
-    parents = {span["span_id"] for span in acme.spans("start")}
-    assert all(span["parent_id"] in parents for span in mine)
-
-
-def test_the_span_of_a_hook_that_raises_says_so(acme):
-    acme.run("true", env={"ACME": "sections-raise"})
-    (span,) = [span for span in acme.spans() if span["name"] == "ralph_prompt_sections acme"]
-    assert (span["status"], span["attributes"]["error.type"]) == ("ERROR", "ValueError")
-
-
 def test_a_store_that_raises_what_it_should_not_stops_the_run_by_name(ralph):
     ralph.plugin(
         "brittle",

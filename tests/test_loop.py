@@ -1,15 +1,11 @@
 """Whole runs with the command agent: when they end, how they end, and what they leave behind and alone."""
 
-import http.server
 import json
 import shutil
 import signal
-import socket
-import threading
 import time
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 DONE = "cat > /dev/null; echo LOOP_COMPLETE"
 TERMINAL = ("finished", "failed", "abandoned")
@@ -32,12 +28,6 @@ def pairs(records):
     opened = sorted(stem for stem, _, end in stems if end == "started")
     closed = sorted(stem for stem, _, end in stems if end in TERMINAL)
     return opened, closed
-
-
-def families(spans):
-    """Each span's name and that of the span around it."""
-    names = {span["span_id"]: span["name"] for span in spans}
-    return {(span["name"], names.get(span["parent_id"])) for span in spans}
 
 
 class TestCompletion:
@@ -401,30 +391,6 @@ class TestTheAccount:
         assert {record["run"] for record in records} == {ralph.folder.name}
         assert [record["type"] for record in records][-1] == "run.finished"
 
-    def test_the_spans_lie_within_one_another(self, ralph):
-        ralph.settings("agents: {command: {output: events}}")
-        events = """echo '{"type": "tool_call", "id": "2", "name": "Edit"}'; echo '{"type": "tool_result", "id": "2"}'; echo '{"type": "finished", "text": "LOOP_COMPLETE"}'"""
-        ralph.run(ralph.agent(events))
-        spans = ralph.spans()
-        assert {
-            ("ralph.run", None),
-            ("ralph.iteration", "ralph.run"),
-            ("invoke_agent command", "ralph.iteration"),
-            ("execute_tool Edit", "invoke_agent command"),
-            ("checkpoint", "ralph.run"),
-            ("judge iterations", "ralph.run"),
-            ("ralph_choose_agent builtin", "ralph.iteration"),
-        } <= families(spans)
-        assert len({span["trace_id"] for span in spans}) == 1
-        known = {span["span_id"] for span in spans}
-        traced = [record for record in ralph.records() if record["span_id"]]
-        assert {record["span_id"] for record in traced} <= known
-        assert {span["name"] for span in ralph.spans("start")} == {
-            "ralph.run",
-            "ralph.iteration",
-            "invoke_agent command",
-        }
-
     def test_unknown_spend_is_unknown(self, ralph):
         done = ralph.run(DONE)
         assert "tokens unknown, cost unknown" in done.stdout
@@ -641,122 +607,6 @@ class TestSignals:
         assert f"run='{ralph.folder.name}'" in words
         assert "attempt.py" in words
         assert "Current thread" in words
-
-
-# --- collectors -------------------------------------------------------------------------------------------------------
-
-
-class Collector:
-    """Takes spans over OTLP/HTTP on loopback."""
-
-    def __init__(self):
-        self.spans = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    import gzip
-
-                    body = gzip.decompress(body)
-                if self.path == "/v1/traces":
-                    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                        attributes = {item.key: item.value.string_value for item in resource.resource.attributes}
-                        for scope in resource.scope_spans:
-                            outer.spans += [(attributes, span) for span in scope.spans]
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.thread.start()
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def close(self):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def collector():
-    collector = Collector()
-    yield collector
-    collector.close()
-
-
-class TestTelemetry:
-    """Standard variables send the spans to a collector; one that does not work costs next to nothing."""
-
-    def test_spans_arrive_as_they_are_in_the_file(self, ralph, collector):
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_SERVICE_NAME": "night-shift"}
-        assert ralph.run(ralph.agent("echo one", "echo LOOP_COMPLETE"), env=env).returncode == 0
-        arrived = [
-            {"name": span.name, "span_id": span.span_id.hex(), "parent_id": span.parent_span_id.hex()}
-            for _, span in collector.spans
-        ]
-        assert {("ralph.run", None), ("ralph.iteration", "ralph.run"), ("invoke_agent command", "ralph.iteration")} <= families(arrived)  # fmt: skip
-        assert {span["span_id"] for span in arrived} == {span["span_id"] for span in ralph.spans()}
-        assert {(attributes["service.name"], attributes["ralph.run"]) for attributes, _ in collector.spans} == {("night-shift", ralph.folder.name)}  # fmt: skip
-
-    @pytest.mark.parametrize("env", [{"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}])
-    def test_export_can_be_switched_off(self, ralph, collector, env):
-        assert ralph.run(DONE, env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, **env}).returncode == 0
-        assert collector.spans == []
-
-    def test_a_dead_collector_changes_nothing(self, ralph):
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))  # nobody listens there
-            env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}"}
-            started = time.monotonic()
-            done = ralph.run(DONE, env=env)
-        assert done.returncode == 0
-        assert time.monotonic() - started < 8
-        assert "Traceback" not in done.stderr
-        assert ralph.spans()
-
-    def test_a_collector_that_hangs_changes_nothing(self, ralph):
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-            started = time.monotonic()
-            done = ralph.run(DONE, env=env)
-        assert done.returncode == 0
-        assert time.monotonic() - started < 8
-        assert "Traceback" not in done.stderr
-        assert ralph.spans()
-
-    def test_an_exporter_that_is_not_there_is_a_note(self, ralph):
-        done = ralph.run(DONE, env={"OTEL_TRACES_EXPORTER": "no-such-exporter"})
-        assert done.returncode == 0
-        assert "spans are not exported: exporter 'no-such-exporter'" in done.stdout
-
-    def test_the_trace_that_ralph_is_started_in_goes_on(self, ralph):
-        trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-        assert ralph.run(DONE, env={"TRACEPARENT": f"00-{trace}-{parent}-01"}).returncode == 0
-        spans = ralph.spans()
-        assert {span["trace_id"] for span in spans} == {trace}
-        assert next(span for span in spans if span["name"] == "ralph.run")["parent_id"] == parent
-
-    @pytest.mark.parametrize("words", ["nonsense", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
-    def test_a_trace_that_is_none_is_left_alone(self, ralph, words):
-        assert ralph.run(DONE, env={"TRACEPARENT": words}).returncode == 0
-        assert next(span for span in ralph.spans() if span["name"] == "ralph.run")["parent_id"] == ""
-
-    def test_the_agent_is_told_the_way_back_to_its_span(self, ralph):
-        agent = ralph.agent("echo one", "echo LOOP_COMPLETE")
-        ralph.run(agent, env={"OTEL_SERVICE_NAME": "night-shift", "OTEL_RESOURCE_ATTRIBUTES": "a=b"})
-        invoked = [span for span in ralph.spans() if span["name"] == "invoke_agent command"]
-        told = [agent.environment(number)["TRACEPARENT"] for number in (1, 2)]
-        assert [words[:-3] for words in told] == [f"00-{span['trace_id']}-{span['span_id']}" for span in invoked]
-        assert all(int(words[-2:], 16) & 1 for words in told)  # sampled
-        assert "OTEL_SERVICE_NAME" not in agent.environment()
-        assert agent.environment()["OTEL_RESOURCE_ATTRIBUTES"] == "a=b"
 
 
 def test_an_agent_that_clears_everything_away_takes_neither_state_nor_account(ralph):

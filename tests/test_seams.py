@@ -203,7 +203,7 @@ class TestEntryPoints:
             for word in node.keywords
             if word.arg == "group"
         }
-        assert loaded == {"GROUP", "'opentelemetry_traces_exporter'"}
+        assert loaded == {"GROUP", "groups[signal]"}
 
 
 class TestPublicNames:

@@ -102,6 +102,13 @@ def run(
         bool, typer.Option("--commit", help="Also commit each good iteration on a branch ralph/RUN, for review.")
     ] = False,
     no_archive: NoArchive = False,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="Serve /metrics and /health on this port.")
+    ] = None,
+    metrics_interval: Annotated[
+        float | None, typer.Option("--metrics-interval", help="Seconds between two writes of the state file.")
+    ] = None,
+    no_metrics: Annotated[bool, typer.Option("--no-metrics", help="Serve no metrics, whatever else is said.")] = False,
     no_plugin: NoPlugin = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep a recording of every attempt, to be played again.")
@@ -129,6 +136,11 @@ def run(
         record=record or None,
         git_enabled=False if no_git else None,
         archive_enabled=False if no_archive else None,
+        **{
+            "monitoring.enabled": False if no_metrics else metrics_port is not None or None,
+            "monitoring.metrics_port": metrics_port,
+            "monitoring.metrics_interval": metrics_interval,
+        },
         **{"stores.git.commit": commit or None},
         verbose=verbose or None,
         dry_run=dry_run or None,
@@ -199,6 +211,36 @@ def replay(
     from . import explain as module
 
     return module.replay(run_id, settings or (), _given(workspace=workspace), config=config)
+
+
+@app.command()
+def trace(
+    run_id: RunId = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every call of a plugin, and every tool.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file instead.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+    json_output: Json = False,
+) -> int:
+    """Show where the time of a run went: every piece of work, and every call of a plugin."""
+    from . import trace as module
+
+    return module.show(
+        run_id, _given(workspace=workspace), config=config, everything=everything, html=html, as_json=json_output
+    )
+
+
+@app.command()
+def report(
+    run_id: RunId = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the page goes.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Make a page of a run: how it ended, what it cost, gates, verdicts, and what changed in the files."""
+    from . import report as module
+
+    return module.write(run_id, _given(workspace=workspace), config=config, output=output)
 
 
 checkpoints = typer.Typer(

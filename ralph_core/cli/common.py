@@ -30,7 +30,7 @@ def session(
     env, cwd = environment(), Path.cwd()
     sources = gather(overrides, env, config=config, cwd=cwd)
     calls: list[HookCall] = []
-    plugins = build_manager(plugin_choice(sources, env, disabled=tuple(no_plugin)), calls.append)
+    plugins = build_manager(plugin_choice(sources, env, disabled=tuple(no_plugin)), calls.extend)
     settings = settings_from(sources)
     _check_sections(plugins, settings, sources)
     if given is None:

@@ -76,7 +76,7 @@ async def _first_stop(
     """How many moments were judged, the state of the last one, the ruling that would have ended the run there, and what
     would have been denied or asked about on the way: that alone ends no run.
     """
-    policies = Policies(here.policies(), here.plugins, record=lambda *_arguments: None)
+    policies = Policies(here.policies(), here.plugins, watch=lambda _calls: None)
     count, state, denied = 0, None, Counter[str]()
     try:
         for moment, recorded in moments:
