@@ -38,10 +38,13 @@ from .verdicts import Moment, MomentKind
 from .watch import AgentHost, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.trace import Span
 
     from .job import Job
     from .recording import Recorder
+    from .steering import Word
 
 TEXT_KEPT = 1000
 """Characters of a text that go into its audit record; all of it is in the run's folder."""
@@ -65,6 +68,7 @@ class AttemptRunner:
         self._final: Finished | Failed | None = None
         self._tools: dict[str, tuple[ToolCall, Span, int]] = {}
         self._job: Job | None = None
+        self._words: Sequence[Word] = ()
 
     async def make(self) -> Attempt:
         """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
@@ -94,6 +98,8 @@ class AttemptRunner:
             try:
                 await self._work(number, Path(output).name)
                 attempt = self._judged()
+                if attempt.failure is None or attempt.failure.agent_fault:  # else the same prompt is given again
+                    run.parts.desk.heeded(self._words)
                 await self._look_for_progress()
             except BaseException as error:
                 message = run.parts.redactor.text(str(error))
@@ -143,7 +149,7 @@ class AttemptRunner:
             run=state.run,
             iteration=self.iteration,
             attempt=number,
-            prompt=compose(parts.words, state, parts.scratchpad, sections),
+            prompt=compose(parts.words, state, parts.scratchpad, sections, self._said()),
             workspace=parts.workspace,
             env=self._environment(),
             host=AgentHost(
@@ -173,6 +179,13 @@ class AttemptRunner:
         from .recording import Recorder, path_of  # most runs keep none
 
         return Recorder(path_of(self.run.parts.folder, number), self.run.parts.redactor, self.agent)
+
+    def _said(self) -> list[str]:
+        """What a person has said to the run since its last iteration."""
+        self._words = self.run.parts.desk.words()
+        for word in self._words:
+            self.run.parts.trail.record("steered", actor="person", message=word.text[:TEXT_KEPT])
+        return [word.text for word in self._words]
 
     def _environment(self) -> dict[str, str]:
         """The agent's environment, with the run's marks and the way back to this trace."""

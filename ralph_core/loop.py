@@ -65,7 +65,7 @@ class Loop:
             await self._conclude()  # a kill may have come between the claim and the outcome
             await run.rule(Moment(MomentKind.RUN))
             while True:
-                run.heed()
+                await run.pause()
                 await run.rule(Moment(MomentKind.ITERATION))
                 await self._iterate()
                 await self._conclude()

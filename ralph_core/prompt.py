@@ -39,14 +39,18 @@ def digest_of(words: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def compose(words: str, state: RunState, scratchpad: Path, sections: Sequence[Section]) -> str:
-    """The prompt of an attempt: the task word for word, what plugins add, and the run's context last.
+def compose(
+    words: str, state: RunState, scratchpad: Path, sections: Sequence[Section], said: Sequence[str] = ()
+) -> str:
+    """The prompt of an attempt: the task word for word, what plugins add, what was `said` since, and the run's context.
 
     The task is not first, because some CLIs take a leading "/word" for a command of their own; and the context is last
     and does not end in the completion line, so that an agent that echoes its prompt completes nothing.
     """
     parts = [f"# Task\n\n{words}"]
     parts += [f"# {section.title}\n\n{section.body}" for section in sections]
+    if said:
+        parts.append("\n\n".join(["# Said meanwhile by the person who started you", *said]))
     parts.append(_context(state, scratchpad))
     return "\n\n".join(parts) + "\n"
 

@@ -23,6 +23,7 @@ from .records import Severity
 from .redaction import Redactor
 from .settings import Settings
 from .state import RunState
+from .steering import Desk
 from .telemetry import Telemetry
 from .transcripts import Transcripts
 from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict, name_of
@@ -35,6 +36,10 @@ SAVE_EVERY = 5.0
 """Seconds after which a state is saved although nothing but the time has changed."""
 CONFIRMING = 0.002
 """Seconds between two looks whether a required sink has written everything."""
+
+
+LOOK = 0.5
+"""Seconds between two looks whether a run that pauses may go on."""
 
 
 class Ended(Exception):
@@ -71,6 +76,7 @@ class Parts:
     workspace: Path
     folder: Path
     scratchpad: Path
+    desk: Desk
     env: Mapping[str, str]
 
 
@@ -192,6 +198,17 @@ class Run:
             if not isinstance(worst.verdict, Pause):
                 raise Ended(_outcome(worst.policy, worst.verdict))
             await self.wait(worst.verdict.until - time.time(), worst.verdict.reason)
+
+    async def pause(self) -> None:
+        """Between iterations: wait for as long as somebody wants that; such time counts against no limit."""
+        began = time.monotonic()
+        if self.parts.desk.paused:
+            with self.parts.trail.pair("wait", message="paused; `ralph pause --off` lets it go on", seconds=None):
+                self.save()
+                while self.parts.desk.paused and self.parts.halt.asked is None:
+                    await self.parts.halt.sleep(LOOK)
+            self._sat_down += time.monotonic() - began
+        self.heed()
 
     async def wait(self, seconds: float, why: str) -> None:
         """Wait, with the state saved, but no longer than the run may last; raise `Ended` when somebody asks for the end."""

@@ -36,6 +36,7 @@ from .settings import Settings
 from .sources import Sources
 from .state import RunState, Task
 from .statefile import ensure_home, write_atomically
+from .steering import Desk
 from .survivors import kill_survivors
 from .telemetry import Telemetry
 from .transcripts import Transcripts
@@ -231,6 +232,7 @@ class Sitting:
                     workspace=ground.workspace,
                     folder=folder,
                     scratchpad=ground.home / "scratchpad.md",
+                    desk=Desk(folder),
                     env=ground.env,
                 )
                 self.notes += monitor.notes

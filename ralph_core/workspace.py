@@ -80,15 +80,21 @@ class WorkspaceLock:
 
 def is_held(workspace: Path, home: Path, run: str) -> bool:
     """Whether that run is being worked on right now."""
+    holder = live(workspace, home)
+    return holder is not None and holder.run == run
+
+
+def live(workspace: Path, home: Path) -> Holder | None:
+    """Who works on a run in the workspace right now; None if nobody does."""
     holder = _holder(home / NOTE)
     fd = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return holder is not None and holder.run == run
+        return holder
     finally:
         os.close(fd)
-    return False
+    return None
 
 
 def _holder(note: Path) -> Holder | None:

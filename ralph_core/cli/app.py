@@ -503,6 +503,66 @@ def audit_decrypt(
 
 
 @app.command()
+def runs(config: Config = None, workspace: Workspace = None, json_output: Json = False) -> int:
+    """List the runs of this workspace, the newest first."""
+    from . import runs as module
+
+    return module.show(_given(workspace=workspace), config=config, as_json=json_output)
+
+
+@app.command()
+def stop(
+    now: Annotated[bool, typer.Option("--now", help="Not after the iteration in hand.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Come back when it has ended.")] = False,
+    config: Config = None,
+    workspace: Workspace = None,
+) -> int:
+    """Ask the run that is at work here to end; `ralph resume` goes on with it."""
+    from . import control
+
+    return control.stop(_given(workspace=workspace), config=config, now=now, wait=wait)
+
+
+@app.command()
+def pause(
+    off: Annotated[bool, typer.Option("--off", help="Let it go on.")] = False,
+    config: Config = None,
+    workspace: Workspace = None,
+) -> int:
+    """Have the run that is at work here pause after the iteration in hand; its limits wait, too."""
+    from . import control
+
+    return control.pause(_given(workspace=workspace), config=config, off=off)
+
+
+@app.command()
+def steer(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Not the live or the latest one.")] = None,
+    config: Config = None,
+    workspace: Workspace = None,
+) -> int:
+    """Say something to a run: it stands in its next prompt."""
+    from . import control
+
+    return control.steer(text, run_id, _given(workspace=workspace), config=config)
+
+
+@app.command()
+def logs(
+    run_id: RunId = None,
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    config: Config = None,
+    workspace: Workspace = None,
+) -> int:
+    """Show what happened last in a run, and what happens; the same as `ralph audit tail`, with more lines."""
+    from . import audit as module
+
+    return module.tail(run_id, count, _given(workspace=workspace), config=config, follow=follow)
+
+
+@app.command()
 def plugins(
     config: Config = None,
     workspace: Workspace = None,

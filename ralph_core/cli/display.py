@@ -69,7 +69,10 @@ class Display:
         if kind in ("approval.finished", "approval.abandoned"):
             return f"  ? {message or 'not answered'}"
         if kind == "wait.started":
-            return f"  … waiting {record.data.get('seconds')} s: {message}"
+            seconds = record.data.get("seconds")
+            return f"  … waiting{f' {seconds} s' if seconds is not None else ''}: {message}"
+        if kind == "steered":
+            return f"  » {message}"
         if kind == "verdict":
             return f"  ! {record.actor}: {message}"
         if kind in ("gate.finished", "gate.failed"):

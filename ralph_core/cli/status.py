@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ralph_core.verdicts import ExitCode
-from ralph_core.workspace import is_held
+from ralph_core.workspace import live
 
 from .common import printable, say, say_json, session
 from .display import clock, since, spend
+from .runs import condition
 
 
 def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
@@ -19,13 +20,13 @@ def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, 
     here = session(overrides, config=config)
     run, saved = here.find(run)
     state = saved.state
-    live = is_held(here.workspace, here.home, run)
-    condition = state.outcome.kind.value if state.outcome else "running" if live else "cut short"
+    holder = live(here.workspace, here.home)
+    now = condition(state, holder.run if holder is not None else None)
     if as_json:
-        say_json({**asdict(state), "condition": condition, "note": saved.note})
+        say_json({**asdict(state), "condition": now, "note": saved.note})
         return ExitCode.COMPLETED
     say(f"run         {run}, started {since(state.started)}")
-    say(f"condition   {condition}{f': {printable(state.outcome.reason)}' if state.outcome else ''}")
+    say(f"condition   {now}{f': {printable(state.outcome.reason)}' if state.outcome else ''}")
     say(f"agent       {state.agent or 'none yet'}")
     say(f"iterations  {state.finished} of {state.limits.iterations}, {state.failures} failed")
     say(f"time        {clock(state.elapsed)} of {clock(state.limits.runtime)}")
@@ -33,6 +34,6 @@ def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, 
     say(f"snapshot    {state.snapshot or 'none'}")
     if saved.note:
         say(f"note        {printable(saved.note)}")
-    if condition not in ("completed", "running"):
+    if now not in ("completed", "running"):
         say(f"go on with  ralph resume {run}")
     return ExitCode.COMPLETED

@@ -1,0 +1,77 @@
+"""`ralph stop`, `pause` and `steer`: what a person may want of a run while it works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ralph_core.errors import UserError
+from ralph_core.steering import Desk
+from ralph_core.verdicts import ExitCode
+from ralph_core.workspace import is_held, live
+
+from .common import say, session
+
+if TYPE_CHECKING:
+    from ralph_core.session import Session
+    from ralph_core.workspace import Holder
+
+LOOK = 0.1
+"""Seconds between two looks whether a run has ended."""
+
+
+def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: bool) -> int:
+    """Ask the live run to end: after the iteration in hand, or now."""
+    here = session(overrides, config=config)
+    holder = _live(here)
+    try:
+        os.kill(holder.pid, signal.SIGTERM if now else signal.SIGINT)
+    except PermissionError:
+        raise UserError(f"run {holder.run} belongs to another user (pid {holder.pid})") from None
+    except ProcessLookupError:  # it ended by itself just now
+        pass
+    when = "is asked to end now" if now else "ends after the iteration in hand"
+    say(f"run {holder.run} {when}; `ralph resume {holder.run}` goes on with it")
+    while wait and is_held(here.workspace, here.home, holder.run):
+        time.sleep(LOOK)
+    return ExitCode.COMPLETED
+
+
+def pause(overrides: Mapping[str, Any], *, config: Path | None, off: bool) -> int:
+    """Have the live run pause before its next iteration, or go on."""
+    here = session(overrides, config=config)
+    run = _live(here).run
+    desk = Desk(here.home / "runs" / run)
+    if not off:
+        desk.pause()
+        say(f"run {run} pauses after the iteration in hand; `ralph pause --off` lets it go on")
+    else:
+        say(f"run {run} goes on" if desk.go_on() else f"run {run} was not to pause")
+    return ExitCode.COMPLETED
+
+
+def steer(text: str, run: str | None, overrides: Mapping[str, Any], *, config: Path | None) -> int:
+    """Put words into the next prompt of a run: the live one, or else the latest."""
+    here = session(overrides, config=config)
+    holder = live(here.workspace, here.home)
+    if run is None and holder is not None:
+        run = holder.run
+    run, saved = here.find(run)
+    if saved.state.outcome is not None and not saved.state.outcome.resumable:
+        raise UserError(f"run {run} is complete", mend="start another one with `ralph run`")
+    Desk(here.home / "runs" / run).say(sys.stdin.read() if text == "-" else text)
+    when = "" if holder is not None and holder.run == run else f", once it goes on (`ralph resume {run}`)"
+    say(f"run {run} is told in its next iteration{when}")
+    return ExitCode.COMPLETED
+
+
+def _live(here: Session) -> Holder:
+    holder = live(here.workspace, here.home)
+    if holder is None:
+        raise UserError(f"no run is at work in {here.workspace}", mend="`ralph runs` lists those that were")
+    return holder
