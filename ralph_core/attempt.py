@@ -69,6 +69,7 @@ class AttemptRunner:
         self._tools: dict[str, tuple[ToolCall, Span, int]] = {}
         self._job: Job | None = None
         self._words: Sequence[Word] = ()
+        self._provider: str | None = None
 
     async def make(self) -> Attempt:
         """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
@@ -258,6 +259,7 @@ class AttemptRunner:
         if isinstance(event, Started):
             self._meter.started(event)
             self.run.note(current=replace(self._current, session=event.session, model=event.model))
+            self._provider = event.provider
             self._record("agent.session", data={"session": event.session, "model": event.model})
         elif isinstance(event, Text):
             self._record("agent.text", self.run.parts.redactor.cut(event.text, TEXT_KEPT), severity=Severity.DEBUG)
@@ -379,7 +381,7 @@ class AttemptRunner:
         state, booked = self.run.state, self._booked_before + attempt.spend
         recent = (*state.recent, attempt)[-RECENT:]
         self.run.note(current=None, recent=recent, booked=booked, spend=state.spend.at_least(booked))
-        span.set_attributes(_attributes(attempt, self._job))
+        span.set_attributes(_attributes(attempt, self._provider, self._job))
         pair.ending = attempt.result or "abandoned"
         pair.message = attempt.message
         pair.severity = Severity.INFO if attempt.result == "finished" else Severity.WARNING
@@ -398,11 +400,12 @@ def spend_data(spend: Spend) -> dict[str, Any]:
     return {"cost_usd": spend.cost, "tokens": tokens, **estimated, **partly}
 
 
-def _attributes(attempt: Attempt, job: Job | None) -> dict[str, Any]:
+def _attributes(attempt: Attempt, provider: str | None, job: Job | None) -> dict[str, Any]:
     """What the span of an attempt says of it; the unknown is left out."""
     tokens = attempt.spend.tokens
     known = {
         names.RESULT: attempt.result,
+        names.PROVIDER: provider,
         names.MODEL: attempt.model,
         names.CONVERSATION: attempt.session,
         names.COST: attempt.spend.cost,

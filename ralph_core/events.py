@@ -66,10 +66,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Started:
-    """The agent is up. `session` is its own name for the conversation, `model` what it says it uses."""
+    """The agent is up. `session` is its own name for the conversation, `model` what it says it uses.
+
+    `provider` is who its models come from, in the words of OpenTelemetry's conventions: `anthropic`, `gcp.gemini`.
+    """
 
     session: str | None = None
     model: str | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)

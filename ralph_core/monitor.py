@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 BEAT = 1.0
-"""Seconds between two signs of life of the loop."""
+"""Seconds between two signs of life of the loop; fewer where they are asked for more often."""
 ERRORS_KEPT = 1000
 """Errors that the state file lists, the latest."""
 
@@ -113,7 +113,7 @@ class Monitor:
             if state.finished != finished or self._beat - written >= self._settings.monitoring.metrics_interval:
                 written, finished = self._beat, state.finished
                 await asyncio.to_thread(self.write)
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(min(BEAT, self._settings.monitoring.health_check_interval / 3))
 
     def write(self) -> None:
         """Write the state file. A disk that can't take it is met by the next save of the state, which must not be lost."""

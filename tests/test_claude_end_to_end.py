@@ -103,6 +103,8 @@ def test_the_account_and_the_trace_tell_the_same_story(ralph, run):
     assert invoke["attributes"]["gen_ai.usage.output_tokens"] == 50
     assert invoke["attributes"]["ralph.usage.cost_usd"] > 0
     assert invoke["attributes"]["gen_ai.request.model"]
+    assert invoke["attributes"]["gen_ai.provider.name"] == "anthropic"
+    assert invoke["attributes"]["process.exit.code"] == 0
 
 
 def test_the_iteration_limit_stops_it(ralph, run):

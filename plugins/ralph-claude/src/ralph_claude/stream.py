@@ -81,7 +81,7 @@ class Stream:
     def _system(self, data: dict[str, Any]) -> Iterator[Event]:
         if data.get("subtype") == "init" and not self._started:
             self._started = True
-            yield Started(_word(data.get("session_id")), _word(data.get("model")))
+            yield Started(_word(data.get("session_id")), _word(data.get("model")), "anthropic")
         elif data.get("subtype") == "api_retry":
             self._retried = _count(data.get("error_status"))
 

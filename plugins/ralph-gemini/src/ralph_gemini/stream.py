@@ -55,7 +55,7 @@ class Stream:
             return
         kind = data.get("type")
         if kind == "init":
-            yield Started(_word(data.get("session_id")), _word(data.get("model")))
+            yield Started(_word(data.get("session_id")), _word(data.get("model")), "gcp.gemini")
         elif kind == "message" and data.get("role") == "assistant":
             self._error = ""
             self._said.append(str(data.get("content", "")))
