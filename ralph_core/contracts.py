@@ -122,8 +122,10 @@ class Probe:
 class Command:
     """One process to run. `env` is its whole environment; `stdin` is written to it and then closed (None: nothing).
 
-    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows. Of its output
-    at most `chunk` bytes are read at once, and after a silence it is looked at every `poll` seconds.
+    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows. Signal 0 only
+    waits, for a process that ends by what it reads. Of its output at most `chunk` bytes are read at once, and after a silence
+    it is looked at every `poll` seconds. `converses` is for a protocol: standard input stays open, and what `Process.write`
+    is given goes there, until `Process.close_input`; `stdin` is not used then.
     """
 
     argv: tuple[str, ...]
@@ -133,6 +135,7 @@ class Command:
     stop: tuple[tuple[int, float], ...] = ((signal.SIGTERM, 2.0),)
     chunk: int = 256 * 1024
     poll: float = 0.15
+    converses: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,22 @@ class Process(Protocol):
     """A process that was started by a `ProcessHost`."""
 
     pid: int
+    farewell: bytes
+    """Empty, or what is written to standard input when it is asked to end, before the first signal of `Command.stop`."""
 
     def lines(self) -> AsyncIterator[bytes]:
         """Standard output line by line, without line ends, until the process has ended (not: until its children have)."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write to the standard input of a process that converses, and wait until it is read, save for the last 64 KiB.
+
+        What a process that has ended, or has closed its input, did not read is dropped: its end says what became of it.
+        """
+        ...
+
+    def close_input(self) -> None:
+        """Let a process that converses find the end of its standard input."""
         ...
 
     async def wait(self) -> Exit:

@@ -71,6 +71,7 @@ class Job:
     """How many descendants were still alive when the process itself had ended; known after `wait` or `stop`."""
     unkillable: tuple[int, ...] = ()
     """Those of them that SIGKILL did not end in time: they belong to another user, or hang in the kernel."""
+    farewell = b""
 
     def __init__(self, supervisor: Supervisor, command: Command, output: Path, errors: Path) -> None:
         self.command, self.output, self.errors = command, output.absolute(), errors.absolute()
@@ -82,6 +83,8 @@ class Job:
         self._stopping: asyncio.Task[None] | None = None
         self._urgent = asyncio.Event()  # it has ended, or is to be killed without grace
         self._gone = asyncio.Event()  # it and all of its descendants are dead
+        self._in = -1
+        self._writing = asyncio.Lock()
         self._size = 0
         self._seen, self._grew = (0, 0), time.monotonic()
         self._out = create(self.output)
@@ -149,6 +152,24 @@ class Job:
         if self._out >= 0 and start < self._size:
             yield os.pread(self._out, min(self._size - start, LINE_LIMIT), start)
 
+    async def write(self, data: bytes) -> None:
+        """Write to standard input; see `Process.write`."""
+        rest = memoryview(data)
+        async with self._writing:
+            while rest and self._in >= 0 and not self.ended:
+                try:
+                    rest = rest[os.write(self._in, rest) :]
+                except BlockingIOError:
+                    await within(self._ended, FAST)
+                except OSError:  # it reads no more
+                    self.close_input()
+
+    def close_input(self) -> None:
+        """Let it find the end of its standard input."""
+        if self._in >= 0:
+            os.close(self._in)
+            self._in = -1
+
     async def wait(self) -> Exit:
         """Wait until the process has ended and what it left behind has been killed."""
         await self._gone.wait()
@@ -171,6 +192,8 @@ class Job:
         return self._stopping
 
     async def _stop(self) -> None:
+        if not self._urgent.is_set():
+            self._take_leave()
         for number, grace in self.command.stop:
             if not self._urgent.is_set():
                 self._supervisor.order("signal", str(int(number)))
@@ -181,7 +204,28 @@ class Job:
             self._supervisor.abandon()
             await self._gone.wait()
 
+    def _take_leave(self) -> None:
+        if self.farewell and self._in >= 0 and not self._writing.locked():
+            try:
+                os.write(self._in, self.farewell)
+            except OSError:
+                pass  # it does not read, or is gone: the signals that follow need no reader
+
     # --- called by the supervisor ---
+
+    def open_input(self, path: Path) -> int:
+        """Make a pipe with this name, and open its end for writing; returns one for reading, to be held until the start."""
+        reader = -1
+        try:
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
+            reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self._in = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if reader >= 0:
+                os.close(reader)
+            raise StoreError(f"can't make the pipe {path}: {error.strerror}") from error
+        return reader
 
     def started(self, pid: int) -> None:
         self.pid, self.identity = pid, process_identity(pid)
@@ -207,6 +251,7 @@ class Job:
 
     def close(self) -> None:
         """Give back the files."""
+        self.close_input()
         for number in {self._out, self._err} - {-1}:
             os.close(number)
         self._out = self._err = -1

@@ -89,12 +89,17 @@ class Supervisor:
 
     async def _begin(self, job: Job, limits: ProcessLimits | None) -> None:
         command = job.command
-        stdin = Path(os.devnull) if command.stdin is None else job.output.with_name(job.output.name + ".in")
+        given = command.converses or command.stdin is not None
+        stdin = job.output.with_name(job.output.name + ".in") if given else Path(os.devnull)
+        made, reader = False, -1
         try:
             if self._socket is None:
                 await self._launch()
-            if command.stdin is not None:
+            if command.converses:
+                reader = job.open_input(stdin)
+            elif command.stdin is not None:
                 os.close(create(stdin, command.stdin))
+            made = given
             paths = map(str, (Path(command.cwd).absolute(), stdin, job.output, job.errors))
             env = {**command.env, MARKER: self.run}
             fields = (*paths, str(limits or ""), str(len(command.argv)), *command.argv, *map("=".join, env.items()))
@@ -107,7 +112,9 @@ class Supervisor:
             self._release(job)
             raise
         finally:
-            if command.stdin is not None:
+            if reader >= 0:
+                os.close(reader)
+            if made:
                 stdin.unlink(missing_ok=True)
 
     async def close(self) -> None:

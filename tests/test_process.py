@@ -242,6 +242,127 @@ class TestStdin:
         assert run(finished(python("print('done')", stdin=b"x" * 3_000_000), tmp_path))[0] == [b"done"]
 
 
+ECHO = """
+import sys
+print("ready", flush=True)
+for line in sys.stdin:
+    print("heard", line, end="", flush=True)
+    if line.strip() == "cancel":
+        break
+print("over", flush=True)
+"""
+
+
+class TestConversation:
+    """Standard input that stays open, for protocols."""
+
+    @staticmethod
+    def talk(command, scenario, tmp_path):
+        """Start the command, and give the job to the scenario."""
+
+        async def begin():
+            async with await Supervisor.open(RUN) as supervisor:
+                job = await supervisor.start(command, output=tmp_path / "out")
+                return await scenario(job), await job.wait()
+
+        return run(begin())
+
+    def test_question_and_answer_until_the_input_is_closed(self, tmp_path):
+        async def scenario(job):
+            heard = []
+            async with aclosing(job.lines()) as lines:
+                async for line in lines:
+                    heard.append(line)
+                    if len(heard) < 3:
+                        await job.write(b"%d\n" % len(heard))
+                    elif len(heard) == 3:
+                        job.close_input()
+            return heard
+
+        heard, end = self.talk(python(ECHO, converses=True), scenario, tmp_path)
+        assert heard == [b"ready", b"heard 1", b"heard 2", b"over"]
+        assert end.code == 0
+        assert Path(end.output).read_bytes().splitlines() == heard
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.err"]
+
+    def test_3_mb_arrive_byte_identical_at_a_reader_that_is_slow_to_begin(self, tmp_path):
+        data = os.urandom(3_000_000)
+        code = "import sys, time; time.sleep(0.5); sys.stdout.buffer.write(sys.stdin.buffer.read())"
+
+        async def scenario(job):
+            await job.write(data)
+            job.close_input()
+
+        _, end = self.talk(python(code, converses=True), scenario, tmp_path)
+        assert Path(end.output).read_bytes() == data
+
+    @pytest.mark.parametrize(
+        "code", ["import time; time.sleep(0.5)", "import os; os.close(0); import time; time.sleep(0.5)"]
+    )
+    def test_a_process_that_never_reads_holds_nothing_up_once_it_is_gone(self, tmp_path, code):
+        async def scenario(job):
+            await job.write(b"x" * 3_000_000)
+            await job.wait()
+            await job.write(b"more")
+
+        assert self.talk(python(code, converses=True), scenario, tmp_path)[1].code == 0
+
+    def test_it_is_told_before_it_is_signalled_and_may_end_by_that(self, tmp_path):
+        async def scenario(job):
+            async with aclosing(job.lines()) as lines:
+                assert await anext(lines) == b"ready"
+                job.farewell = b"cancel\n"
+                await job.stop()
+
+        stop = ((0, 30.0), (signal.SIGTERM, 30.0))
+        _, end = self.talk(python(ECHO, converses=True, stop=stop), scenario, tmp_path)
+        assert (end.code, Path(end.output).read_text()) == (0, "ready\nheard cancel\nover\n")
+
+    def test_one_that_does_not_listen_is_signalled_all_the_same(self, tmp_path):
+        async def scenario(job):
+            job.farewell = b"cancel\n"
+            writing = asyncio.ensure_future(job.write(b"x" * 3_000_000))
+            await asyncio.sleep(0.1)
+            await job.stop()
+            await writing
+
+        code = "import time; time.sleep(60)"
+        _, end = self.talk(python(code, converses=True, stop=((0, 0.1), (signal.SIGTERM, 30.0))), scenario, tmp_path)
+        assert end.code == -signal.SIGTERM
+
+    def test_killed_at_once_it_is_not_told(self, tmp_path):
+        async def scenario(job):
+            async with aclosing(job.lines()) as lines:
+                await anext(lines)
+            job.farewell = b"cancel\n"
+            await job.stop(now=True)
+
+        _, end = self.talk(python(ECHO, converses=True), scenario, tmp_path)
+        assert (end.code, Path(end.output).read_text()) == (-signal.SIGKILL, "ready\n")
+
+    def test_50_of_them_leak_no_descriptor(self, tmp_path):
+        async def scenario():
+            async with await Supervisor.open(RUN) as supervisor:
+                for number in range(50):
+                    job = await supervisor.start(python("pass", converses=True), output=tmp_path / f"out{number % 3}")
+                    await job.wait()
+                    if number == 5:
+                        before = len(os.listdir("/proc/self/fd"))
+                return len(os.listdir("/proc/self/fd")) - before
+
+        assert run(scenario()) == 0
+
+    def test_a_place_where_no_pipe_can_be_is_named(self, tmp_path):
+        (tmp_path / "out.in").mkdir()
+
+        async def scenario():
+            async with await Supervisor.open(RUN) as supervisor:
+                await supervisor.start(python("pass", converses=True), output=tmp_path / "out")
+
+        with pytest.raises(StoreError, match=r"can't make the pipe .*out\.in"):
+            run(scenario())
+
+
 class TestSpawnErrors:
     def refused(self, tmp_path, *argv, cwd="/", env=ENV):
         async def scenario():
@@ -724,7 +845,8 @@ async def main():
         + "\nimport signal; signal.signal(15, signal.SIG_IGN); daemon(); daemon(); note(os.getpid()); time.sleep(60)"
     )
     + """
-    command = Command((sys.executable, "-I", "-S", "-c", code, str(folder / "pids")), {}, "/")
+    argv = (sys.executable, "-I", "-S", "-c", code, str(folder / "pids"))
+    command = Command(argv, {}, "/", converses=sys.argv[3] == "converses")
     job = await supervisor.start(command, output=folder / "out")
     print(supervisor.pid, job.pid, flush=True)
     await asyncio.sleep(60)
@@ -742,7 +864,9 @@ class TestDeath:
             helper, agent = map(int, stdout.readline().split())
         return process, helper, agent, set(numbers(tmp_path / "pids", 3)) - {agent}
 
-    @pytest.mark.parametrize("fork", ["no", "fork"], ids=["alone", "its fork holds the socket"])
+    @pytest.mark.parametrize(
+        "fork", ["no", "fork", "converses"], ids=["alone", "its fork holds the socket", "conversing"]
+    )
     def test_kill_9_of_ralph_kills_all(self, tmp_path, fork):
         process, *pids, daemons = self.ralph(tmp_path, f"kill-{os.getpid()}", fork=fork)
         process.kill()
