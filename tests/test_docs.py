@@ -20,9 +20,16 @@ from ralph_core.sources import ENVIRONMENT, FILES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
-OTHERS = {"--bare", "--help", "--no-session-persistence", "--recursive", "--resume", "--safe-mode", "--settings"} | {
-    "--trust-all-tools"
-}
+OTHERS = {
+    "--acp",
+    "--bare",
+    "--help",
+    "--no-session-persistence",
+    "--recursive",
+    "--resume",
+    "--safe-mode",
+    "--settings",
+} | {"--trust-all-tools"}
 """Options of other programs that the pages speak of, and the one that Typer adds to each command."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

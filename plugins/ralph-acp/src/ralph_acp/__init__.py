@@ -1,0 +1,1 @@
+"""Ralph's adapter for agents that speak the Agent Client Protocol (https://agentclientprotocol.com)."""
