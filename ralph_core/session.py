@@ -22,7 +22,7 @@ from .sitting import Account, Cast, Ground, Sitting, changed_files
 from .workspace import check_workspace
 
 AUTO = "auto"
-AUTO_ORDER = ("claude", "gemini", "q", "kiro")
+AUTO_ORDER = ("claude", "gemini", "q", "kiro", "codex")
 """What `auto` looks for first; then every other agent, by name. Only an order: an agent that is not named here works too."""
 
 LATER = {"database": "ralph-sql"}

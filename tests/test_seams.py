@@ -257,7 +257,7 @@ class TestImports:
         assert builtin_plugin.__name__ == BUILTIN_MODULE
 
     def test_no_plugin_package_is_imported(self):
-        others = ("ralph_acp", "ralph_claude", "ralph_gemini", "ralph_qchat")
+        others = ("ralph_acp", "ralph_claude", "ralph_codex", "ralph_gemini", "ralph_qchat")
         assert not [name for name, path in modules() if any(f"import {each}" in path.read_text() for each in others)]
         assert not [name for name, path in modules() if any(f"from {each}" in path.read_text() for each in others)]
 

@@ -1,0 +1,1 @@
+"""Ralph's adapter for OpenAI Codex."""
