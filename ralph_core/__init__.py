@@ -17,6 +17,7 @@ _HOME = {
     ),
     "verdicts": ("Allow", "Ask", "Deny", "ExitCode", "Moment", "MomentKind", "Outcome", "OutcomeKind", "Pause",
                  "Stop", "Verdict"),
+    "statefile": ("dump_state", "parse_state"),
     "state": ("Attempt", "Limits", "RunState", "Spend", "Task"),
     "records": ("AuditFilter", "AuditRecord", "Severity"),
     "errors": ("AgentUnavailable", "LeaseLost", "PluginFault", "RalphError", "SettingsError", "StoreError",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from .hookspecs import CONTRACT_VERSION, RalphSpec, hookimpl
     from .records import AuditFilter, AuditRecord, Severity
     from .state import Attempt, Limits, RunState, Spend, Task
+    from .statefile import dump_state, parse_state
     from .verdicts import (
         Allow,
         Ask,

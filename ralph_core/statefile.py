@@ -49,13 +49,13 @@ def unseal(data: bytes) -> dict[str, Any]:
     return content
 
 
-def dump(state: RunState) -> bytes:
-    """`state` as a checked document; `parse` reads it back."""
+def dump_state(state: RunState) -> bytes:
+    """`state` as a checked document; `parse_state` reads it back."""
     return seal({"state": state})
 
 
-def parse(data: bytes) -> RunState:
-    """The state in a document of `dump`. Raises `StoreError` if it is torn, edited, or of a newer Ralph."""
+def parse_state(data: bytes) -> RunState:
+    """The state in a document of `dump_state`. Raises `StoreError` if it is torn, edited, or of a newer Ralph."""
     return state_of(unseal(data))
 
 
@@ -120,7 +120,7 @@ def write(folder: Path, state: RunState, *, durable: bool = True) -> None:
     current = folder / CURRENT
     temporary = _temporary(current)
     try:
-        _write(temporary, dump(state), durable=durable)
+        _write(temporary, dump_state(state), durable=durable)
         _keep(current, folder / PREVIOUS)
         temporary.replace(current)
         if durable:
@@ -139,7 +139,7 @@ def read(folder: Path) -> Saved:
     faults = []
     for name in (CURRENT, PREVIOUS):
         try:
-            state = parse((folder / name).read_bytes())
+            state = parse_state((folder / name).read_bytes())
         except FileNotFoundError:
             faults.append(f"{name} is missing")
         except OSError as error:

@@ -50,19 +50,19 @@ class TestTheDocument:
 
     @pytest.mark.parametrize("state", [a_state(), FULL], ids=["small", "full"])
     def test_comes_back_equal(self, state):
-        assert statefile.parse(statefile.dump(state)) == state
+        assert statefile.parse_state(statefile.dump_state(state)) == state
 
     def test_is_readable_json(self):
-        document = json.loads(statefile.dump(FULL))
+        document = json.loads(statefile.dump_state(FULL))
         assert document["state"]["recent"][0]["failure"] == "crash"
         assert document["state"]["spend"]["tokens"]["cache_write"] == 4
-        assert b"\n" in statefile.dump(FULL)
+        assert b"\n" in statefile.dump_state(FULL)
 
     def test_every_torn_one_is_refused(self):
-        data = statefile.dump(FULL)
+        data = statefile.dump_state(FULL)
         for end in range(len(data) - 2):  # the last two bytes are the brace and the line's end
             with pytest.raises(StoreError, match="torn or was edited"):
-                statefile.parse(data[:end])
+                statefile.parse_state(data[:end])
 
     def test_every_changed_value_is_refused(self):
         def edits(value, path=()):
@@ -75,7 +75,7 @@ class TestTheDocument:
             else:
                 yield path
 
-        document = json.loads(statefile.dump(FULL))
+        document = json.loads(statefile.dump_state(FULL))
         paths = list(edits(document))
         assert len(paths) > 40
         for path in paths:
@@ -85,32 +85,32 @@ class TestTheDocument:
                 place = place[key]
             place[path[-1]] = 17 if place[path[-1]] != 17 else 18
             with pytest.raises(StoreError):
-                statefile.parse(json.dumps(edited).encode())
+                statefile.parse_state(json.dumps(edited).encode())
 
     def test_indentation_is_nobody_s_business(self):
-        assert statefile.parse(json.dumps(json.loads(statefile.dump(FULL))).encode()) == FULL
+        assert statefile.parse_state(json.dumps(json.loads(statefile.dump_state(FULL))).encode()) == FULL
 
     @pytest.mark.parametrize(
         "data", [b"", b"null", b"[]", b"{}", b"\xff\xfe", b"[" * 100000, b'{"checksum": 3}', b"\0" * 4096], ids=range(8)
     )
     def test_nonsense_is_refused(self, data):
         with pytest.raises(StoreError):
-            statefile.parse(data)
+            statefile.parse_state(data)
 
     def test_sealed_nonsense_is_refused(self):
         with pytest.raises(StoreError, match="does not hold a run's state"):
-            statefile.parse(statefile.seal({"state": {"run": 3}}))
+            statefile.parse_state(statefile.seal({"state": {"run": 3}}))
         with pytest.raises(StoreError, match="does not hold a run's state"):
-            statefile.parse(statefile.seal({}))
+            statefile.parse_state(statefile.seal({}))
 
     def test_of_a_newer_ralph_is_refused_with_the_reason(self):
         with pytest.raises(StoreError, match="newer Ralph"):
-            statefile.parse(statefile.dump(a_state(schema=SCHEMA + 1)))
+            statefile.parse_state(statefile.dump_state(a_state(schema=SCHEMA + 1)))
 
     def test_a_field_of_a_later_version_is_no_obstacle(self):
-        content = statefile.unseal(statefile.dump(a_state()))
+        content = statefile.unseal(statefile.dump_state(a_state()))
         content["state"]["mood"] = "good"
-        assert statefile.parse(statefile.seal(content)) == a_state()
+        assert statefile.parse_state(statefile.seal(content)) == a_state()
 
 
 class TestTheFolder:
