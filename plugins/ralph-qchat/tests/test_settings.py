@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 
 import pytest
 from pydantic import ValidationError
 
 from ralph_core.errors import SettingsError
+from ralph_core.events import FailureKind
 from ralph_qchat import monitoring
 from ralph_qchat.agent import KiroAgent, QAgent, QChatAgent
 from ralph_qchat.given import VARIABLES
@@ -196,6 +198,14 @@ class TestFigures:
             assert b"qchat_request_duration_seconds_bucket" in answer.read()
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"{url}/else", timeout=10)
+
+    def test_port_that_is_taken_ends_the_request_before_it_starts(self, desk, monkeypatch):
+        monkeypatch.setattr(monitoring.figures(), "_server", None)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            (failed,) = desk.run(monitoring={"metrics_enabled": True, "health_check_port": port})
+        assert failed.kind is FailureKind.SPAWN
+        assert f"monitoring.health_check_port: {port} can't be used" in failed.message
 
     def test_are_not_kept_unless_they_are_wanted(self, desk):
         desk.run()
