@@ -484,7 +484,7 @@ class TestFaults:
         assert events[-1] == Finished("Done.")
         assert driver.host.job.ended
         assert driver.host.job.leftovers >= 1
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
 
     def test_agent_that_leaves_when_its_input_ends_is_not_signalled(self, driver):
         driver.play("greet(); prompt(); answer()\nsys.stdin.read(); open('notes', 'w').write('left')")
@@ -508,7 +508,7 @@ class TestFaults:
         events = driver.play(
             """
             greet(); prompt()
-            for n in range(100_000):
+            for n in range(20_000):
                 send(id=n, method="session/request_permission", params={"sessionId": "s", "toolCall": {"toolCallId": f"t{n}", "title": "x" * 500}, "options": OPTIONS})
             answer()
             """
