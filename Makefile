@@ -30,11 +30,12 @@ docs: ## generate the reference pages, and the golden file of the contract
 	$(BIN)/python scripts/gen_docs.py
 	$(BIN)/python scripts/update_contract.py
 
-bench: ## measure what Ralph adds to its agent, beside a plain loop in bash, and the adapter for Q Chat
+bench: ## measure what Ralph adds to its agent, beside a plain loop in bash, the adapter for Q Chat, and the account
 	@scripts/setup
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/qchat.py
 	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/audit.py
 
 prove-durability: ## kill a run at every write and at 1,000 random instants, resume it, and count what was lost (ARGS='--points 50 --random 50' is quick)
 	@scripts/setup dev

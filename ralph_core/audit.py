@@ -17,7 +17,7 @@ from .contracts import AuditSink
 from .pipeline import CLOSING, Pipeline, PipelineSettings, SinkAccount
 from .records import ENDINGS, FIRST, SCHEMA, AuditRecord, Severity, chained, made
 from .redaction import Redactor
-from .spill import Spill
+from .spill import Spill, path_of
 
 RESULTS = {"finished": "success", "failed": "failure", "abandoned": "abandoned"}
 """What the end of a pair says of its result."""
@@ -60,13 +60,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Selected:
-    """A sink that takes part in a run. `required`: the run stops when it fails; `anchors`: what it has written is anchored."""
+    """A sink that takes part in a run. `required`: the run stops when it fails; `anchors`: what it has written is anchored.
+
+    `written` is the last record of the run that it has from an earlier sitting, as far as that is known.
+    """
 
     name: str
     plugin: str
     sink: AuditSink
     required: bool = False
     anchors: bool = False
+    written: int = 0
 
 
 class AuditTrail:
@@ -99,7 +103,7 @@ class AuditTrail:
                 each.sink,
                 SinkAccount(each.name, each.plugin, each.required),
                 how,
-                spill=Spill(folder / f"waiting-{each.name}.jsonl") if how.overflow == "spill" else None,
+                spill=Spill(path_of(folder, each.name), each.written) if how.overflow == "spill" else None,
                 words=redactor.text,
             )
             for each in sinks
@@ -132,27 +136,29 @@ class AuditTrail:
         self.seq += 1
         trace_id, span_id = self._ids()
         record = made(
-            schema=SCHEMA,
-            seq=self.seq,
-            id=_unique(),
-            time=_now(),
-            run=self._run,
-            iteration=self.iteration,
-            type=type_,
-            severity=severity,
-            actor=actor,
-            plugin=plugin,
-            capability=capability,
-            result=result,
-            message=self._redactor.text(message),
-            data=self._redactor.value(data) if data else {},
-            approval=approval,
-            usage=usage,
-            trace_id=trace_id,
-            span_id=span_id,
-            duration_ms=None if duration is None else round(duration * 1000, 3),
-            prev_hash="",
-            hash="",
+            {
+                "schema": SCHEMA,
+                "seq": self.seq,
+                "id": _unique(),
+                "time": _now(),
+                "run": self._run,
+                "iteration": self.iteration,
+                "type": type_,
+                "severity": severity,
+                "actor": actor,
+                "plugin": plugin,
+                "capability": capability,
+                "result": result,
+                "message": self._redactor.text(message),
+                "data": self._redactor.value(data) if data else {},
+                "approval": approval,
+                "usage": usage,
+                "trace_id": trace_id,
+                "span_id": span_id,
+                "duration_ms": None if duration is None else round(duration * 1000, 3),
+                "prev_hash": "",
+                "hash": "",
+            }
         )
         for pipeline in self._blocking:
             pipeline.room(self._count)

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ class Gates:
                 self._run.parts.telemetry.span("gate", {names.GATE: gate.command}) as span,
                 self._run.parts.trail.pair("gate", message=gate.command) as pair,
             ):
-                result = await self._one(gate, f"gate-{self._run.state.finished:04d}-{number}")
+                told = await self._one(gate, f"gate-{self._run.state.finished:04d}-{number}")
+                result = replace(told, command=self._run.parts.redactor.text(told.command))
                 span.set_attributes({names.PASSED: result.passed, names.EXIT_CODE: result.code})
                 pair.message = f"{gate.command}: {result.why}"
                 pair.data = {"code": result.code, "checked_by": result.checked_by, "output": result.tail}

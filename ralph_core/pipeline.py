@@ -184,7 +184,7 @@ class Pipeline:
                 except OSError as error:  # somebody has removed it
                     self.account.error = self._words(f"{type(error).__name__}: {error}")
                     self._lose(self._spill.waiting)
-                    self._spill.waiting = 0
+                    self._spill.forget()
             return (), None
 
     def _deliver(self, batch: Sequence[AuditRecord], source: Spill | None) -> bool:

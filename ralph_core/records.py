@@ -78,7 +78,7 @@ def fields_of(record: AuditRecord) -> dict[str, Any]:
     return known
 
 
-def made(**fields: Any) -> AuditRecord:
+def made(fields: dict[str, Any]) -> AuditRecord:
     """A record of all of its fields. In a third of the time that its class takes, which counts: this is done for every one."""
     record = object.__new__(AuditRecord)
     record.__dict__.update(fields)
@@ -87,11 +87,13 @@ def made(**fields: Any) -> AuditRecord:
 
 def chained(record: AuditRecord, before: str) -> AuditRecord:
     """The record with its place in the chain: `before` is the hash of the one before."""
-    fields = {**vars(record), "prev_hash": before, "severity": LEVELS[record.severity]}
+    fields = vars(record).copy()
+    fields["prev_hash"], fields["severity"] = before, LEVELS[record.severity]
     fields.pop("line", None)
     body = _body(fields)
     digest = hashlib.sha256(body).hexdigest()
-    return made(**{**vars(record), "prev_hash": before, "hash": digest, "line": _sealed(body, digest)})
+    fields["severity"], fields["hash"], fields["line"] = record.severity, digest, _sealed(body, digest)
+    return made(fields)
 
 
 def record_of(line: bytes) -> AuditRecord | None:

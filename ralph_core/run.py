@@ -172,7 +172,7 @@ class Run:
     async def _account_confirmed(self) -> None:
         """Before anything is spent: wait until the required sinks have written all of the account. Raises `Ended`."""
         while not self.parts.trail.confirmed:
-            self._check_account()
+            self.heed()
             await asyncio.sleep(CONFIRMING)
         self._check_account()
 

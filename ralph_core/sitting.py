@@ -34,6 +34,7 @@ from .redaction import Redactor
 from .run import Parts
 from .settings import Settings
 from .sources import Sources
+from .spill import path_of, waiting_in
 from .state import RunState, Task
 from .statefile import ensure_home, write_atomically
 from .steering import Desk
@@ -113,6 +114,7 @@ class Sitting:
         self.notes = list(notes)
         self._halt = Interrupts()
         self._loop: Loop | None = None
+        self._written: dict[str, int] = {}
 
     async def sit(self, run: RunState | None = None, *, rollback: bool = False) -> Account:
         """Begin a run, or go on with `run`, until it ends. What is opened here is closed here, on every way out."""
@@ -249,7 +251,7 @@ class Sitting:
             final = self._anchored(final, lease, trail)
             if self._loop is not None:
                 self._loop.run.state = final  # what the monitor tells last
-        return Account(final, folder, changed, sinks, [*self.notes, *telemetry.notes])
+        return Account(final, folder, changed, sinks, [redactor.text(note) for note in (*self.notes, *telemetry.notes)])
 
     def _anchored(self, final: RunState, lease: Lease, trail: AuditTrail) -> RunState:
         """The last state, saved with the head of the account that is now complete; failed if that could not be kept."""
@@ -312,7 +314,7 @@ class Sitting:
         seq, before = self._end_of_account(state, past)
         return AuditTrail(
             state.run,
-            self.cast.sinks,
+            [replace(each, written=self._written.get(each.name, 0)) for each in self.cast.sinks],
             redactor=redactor,
             ids=telemetry.ids,
             how=PipelineSettings(
@@ -359,13 +361,16 @@ class Sitting:
         return final
 
     def _past(self, run: str) -> list[AuditRecord]:
-        """What the account already says of a run: all of it, from the sink that can be asked."""
+        """What the account already says of a run: all of it, from the sink that can be asked, and what waits for that one."""
         for each in self.cast.sinks:
             if each.anchors:
                 try:
-                    return list(each.sink.query(AuditFilter(run=run)))
-                except Exception:  # a sink that fails must not keep a run from going on; the next one may do
-                    pass
+                    past = list(each.sink.query(AuditFilter(run=run)))
+                except Exception:  # a sink that fails must not keep a run from going on
+                    past = []
+                self._written[each.name] = past[-1].seq if past else 0
+                waiting = waiting_in(path_of(self.ground.home / "runs" / run, each.name))
+                return [*past, *(record for record in waiting if record.seq > self._written[each.name])]
         return []
 
     def _begin(self, trail: AuditTrail, called: Watcher) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from ralph_core import pipeline
 from ralph_core.audit import AuditTrail, Selected
-from ralph_core.contracts import AuditSink, Context
+from ralph_core.contracts import AuditSink
 from ralph_core.pipeline import PipelineSettings
 from ralph_core.redaction import Redactor
+from ralph_core.spill import Spill, waiting_in
 
 DONE = "echo LOOP_COMPLETE"
 SINK = """\
@@ -65,6 +66,17 @@ class TestRun:
         assert not (ralph.folder / "waiting-odd.jsonl").exists()
         kept = (ralph.home / "odd.jsonl").read_bytes()
         assert kept == (ralph.home / "audit" / "audit.jsonl").read_bytes()
+
+    def test_the_account_itself_that_could_not_be_written_goes_on_in_order(self, ralph):
+        ralph.write(".agent/audit", "in the way")
+        done = ralph.run(ralph.agent(":"), "-i", "1")
+        assert done.returncode == 3
+        assert "sink file: 0 written" in done.stdout
+        (ralph.home / "audit").unlink()
+        assert ralph("resume", "-i", "2").returncode == 3
+        whole(ralph)
+        done = ralph("audit", "verify")
+        assert done.returncode == 0, done.stdout
 
     def test_a_sink_that_hangs_keeps_nobody(self, ralph):
         odd(ralph, "time.sleep(600)")
@@ -134,7 +146,7 @@ class Odd(AuditSink):
     """Takes records at a gate that the test opens; raises as long as it is told to."""
 
     def __init__(self, home):
-        super().__init__(None, Context(home, home, {}))
+        super().__init__(None, None)
         self.gate, self.records, self.down = threading.Event(), [], False
 
     def write(self, batch):
@@ -198,6 +210,31 @@ class TestOverflow:
         there.close()
         assert seqs(again) == [*range(1, 51), 1]
         slow.gate.set()
+
+    def test_a_kill_brings_nothing_back_that_was_taken(self, tmp_path):
+        spill = Spill(tmp_path / "waiting")
+        records = self.some(10)
+        assert spill.append(records)
+        assert [record.seq for record in spill.peek(4)] == [1, 2, 3, 4]
+        spill.taken()
+        with spill.path.open("ab") as stream:
+            stream.write(b'{"torn')
+        assert [record.seq for record in waiting_in(spill.path)] == [5, 6, 7, 8, 9, 10]
+        again = Spill(spill.path, after=6)
+        assert again.waiting == 4
+        assert [record.line for record in again.peek(100)] == [record.line for record in records[6:]]
+        again.taken()
+        assert not spill.path.exists()
+
+    @staticmethod
+    def some(count):
+        taken = Odd(None)
+        taken.gate.set()
+        here = trail(None, {"taken": taken}, overflow="block")
+        for _ in range(count):
+            here.record("note")
+        here.close()
+        return taken.records
 
     def test_drop_loses_the_oldest_and_counts_them(self, tmp_path):
         slow = Odd(tmp_path)
