@@ -125,7 +125,9 @@ def begin(parent: Path, budget: Budget) -> tuple[int, Path]:
     folder = parent / str(budget.number)
     (folder / "work").mkdir(parents=True)
     (folder / "agent.sh").write_text(budget.script())
-    (folder / "work/ralph.yml").write_text("git_enabled: false\nagents: {command: {output: events}}\n")
+    (folder / "work/ralph.yml").write_text(
+        "git_enabled: false\nenvironment: {allow: [PROOF]}\nagents: {command: {output: events}}\n"
+    )
     pid = os.fork()
     if pid == 0:
         try:
@@ -260,7 +262,7 @@ def genuine(claude: str, kind: str, policy: str, dice: random.Random, figures: F
         folder = Path(place)
         (folder / "work").mkdir()
         (folder / "home").mkdir()
-        settings = f"git_enabled: false\nagents: {{claude: {{executable: {claude}, model: opus}}}}\n"
+        settings = f"git_enabled: false\nenvironment: {{allow: [PROOF]}}\nagents: {{claude: {{executable: {claude}, model: opus}}}}\n"
         (folder / "work/ralph.yml").write_text(settings)
         env = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "LANG": "C.UTF-8", "PROOF": place, **api.env()}
         limit = (

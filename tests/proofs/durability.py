@@ -239,7 +239,9 @@ def template(folder: Path) -> Path:
     git(repo, "add", "staged.txt")
     (repo / "untracked.txt").write_text("untracked\n")
     (folder / "agent.sh").write_text(AGENT)
-    (folder / "ralph.yml").write_text("checkpoint_interval: 1\nenvironment: {allow: [PROOF]}\nagents: {command: {output: events}}\n")
+    (folder / "ralph.yml").write_text(
+        "checkpoint_interval: 1\nenvironment: {allow: [PROOF]}\nagents: {command: {output: events}}\n"
+    )
     return folder
 
 
