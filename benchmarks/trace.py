@@ -4,7 +4,8 @@
 
 The agent is `echo`. What an iteration costs is the slope between a short run and a long one, in processor time of Ralph's own
 process with all of its threads: that is what a busy machine does not distort. There is no setting that
-switches tracing off: the run without it has its recorder replaced. The collector takes everything and keeps nothing.
+switches tracing off: the run without it has its recorder replaced. The collector takes everything and keeps nothing; what
+exporting costs is for the most part spent in a thread beside the run, while an agent works: it has no bar.
 Exit code 1 if the bar is missed.
 """
 
@@ -107,10 +108,12 @@ def main(runs: int) -> int:
     print(f"medians of {runs} runs, ms of processor time an iteration")
     good = True
     for how, found in slopes.items():
-        median = statistics.median(found)
-        good = good and median - plain < BAR
-        cost = "" if how == "none" else f"  tracing costs {median - plain:5.2f}  bar < {BAR:g} {'✓' if median - plain < BAR else '✗ missed'}"  # fmt: skip
-        print(f"  trace {how:<14}{median:7.2f}{cost}")
+        cost = statistics.median(found) - plain
+        barred = how == "in the folder"
+        good = good and (cost < BAR or not barred)
+        bar = f"  bar < {BAR:g} {'✓' if cost < BAR else '✗ missed'}" if barred else ""
+        said = "" if how == "none" else f"  tracing costs {cost:5.2f}{bar}"
+        print(f"  trace {how:<14}{cost + plain:7.2f}{said}")
     return 0 if good else 1
 
 
