@@ -23,6 +23,8 @@ RESULTS = {"finished": "success", "failed": "failure", "abandoned": "abandoned"}
 """What the end of a pair says of its result."""
 AT_ONCE = 500
 """Records that are chained and handed on together."""
+GATHERING = 0.002
+"""Seconds in which further records come together before the next are chained: to wake a thread for each costs more than it."""
 AHEAD = 20_000
 """Records that may be made faster than they are chained; then the run waits, for what takes no longer than it takes."""
 
@@ -209,6 +211,8 @@ class AuditTrail:
                 self._before = linked[-1].hash
             for pipeline in self._pipelines:
                 pipeline.offer(linked)
+            if len(batch) < AT_ONCE and not self._closing:
+                time.sleep(GATHERING)
 
     @property
     def head(self) -> tuple[int, str]:

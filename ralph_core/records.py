@@ -121,11 +121,27 @@ def _sealed(body: bytes, digest: str) -> bytes:
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
 
+try:  # an extra: five times as fast. The hash is over the bytes as they are, so it does not matter who wrote them.
+    import orjson
+
+    def _written(found: dict[str, Any]) -> bytes:
+        try:
+            return orjson.dumps(found, str, orjson.OPT_SORT_KEYS)
+        except (
+            TypeError
+        ):  # what it does not take: integers over 64 bits, half surrogate pairs, names that are no strings
+            return _encode(found).encode()
+
+except ImportError:
+
+    def _written(found: dict[str, Any]) -> bytes:
+        return _encode(found).encode()
+
 
 def _body(found: dict[str, Any]) -> bytes:
     del found["hash"]
     try:
-        return _encode(found).encode()
+        return _written(found)
     except UnicodeEncodeError:  # half a surrogate pair, as in file names that are not UTF-8: only escapes can say that
         return json.dumps(found, sort_keys=True, separators=(",", ":"), default=str).encode()
 

@@ -94,22 +94,23 @@ class Redactor:
             return value
         if depth > DEEPEST:
             return MASK
-        if isinstance(value, Mapping):
-            return dict([self._item(name, item, depth) for name, item in value.items()])
+        if kind is dict or isinstance(value, Mapping):
+            found = {}
+            for name, item in value.items():
+                shown, secret = self._names.get(name) or self._name(name)
+                hidden = secret and item and not isinstance(item, (bool, int, float))
+                found[shown] = MASK if hidden else self.value(item, depth + 1)
+            return found
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item, depth + 1) for item in value]
         return self.text(str(value))
 
-    def _item(self, name: Any, item: Any, depth: int) -> tuple[str, Any]:
-        known = self._names.get(name)
-        if known is None:
-            known = self.text(str(name)), KEY.search(str(name)) is not None
-            if len(self._names) < NAMES_KEPT:
-                self._names[name] = known
-        shown, secret = known
-        if secret and item and not isinstance(item, (bool, int, float)):
-            return shown, MASK
-        return shown, self.value(item, depth + 1)
+    def _name(self, name: Any) -> tuple[str, bool]:
+        """A key as it is shown, and whether a secret stands under it."""
+        known = self.text(str(name)), KEY.search(str(name)) is not None
+        if len(self._names) < NAMES_KEPT:
+            self._names[name] = known
+        return known
 
     # --- files ---
 
