@@ -120,7 +120,7 @@ class TestRun:
 
     def test_a_required_sink_that_fails_later_stops_the_run(self, ralph):
         odd(ralph, "if os.path.exists(self.context.workspace / 'f'): raise OSError('down')", audit_required=["odd"])
-        agent = ralph.agent("echo x > f; sleep 30", DONE)
+        agent = ralph.agent("echo x > f; sleep 0.2; echo something to record; exec sleep 600", DONE)
         done = ralph.run(agent)
         assert done.returncode == 1
         assert "required audit sink 'odd' failed: OSError: down" in done.stdout
