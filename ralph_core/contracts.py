@@ -290,12 +290,14 @@ class CommandAgent(Agent):
         final = False
         async for line in process.lines():
             for event in self.parse(line):
+                if not final:  # the first final event is the last word, whatever else is printed
+                    yield event
                 final = final or isinstance(event, (Finished, Failed))
-                yield event
         end = await process.wait()
         for event in self.finish(end):
+            if not final:
+                yield event
             final = final or isinstance(event, (Finished, Failed))
-            yield event
         if not final:
             yield Failed(FailureKind.CRASH, f"no final event, {end.words}{tail_of(end.stderr)}")
 

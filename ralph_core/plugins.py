@@ -16,7 +16,7 @@ from .contracts import Command, Provider, Section
 from .conventions import ANSWER
 from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
-from .hookspecs import PROJECT, RalphSpec
+from .hookspecs import CONTRACT_VERSION, PROJECT, RalphSpec
 
 if TYPE_CHECKING:
     from .contracts import Context, Failure, Provided
@@ -248,7 +248,10 @@ class Plugins:
 
     def _adopt(self, row: PluginRow, plugin: object) -> PluginRow:
         """Register a loaded plugin and take in what it declares; raises whatever is wrong with it, leaving no trace."""
-        hooks = _hooks_of(self.manager, plugin)
+        mismatch = made_for_another(contract_of(plugin), row.distribution)
+        if mismatch:
+            raise UserError(mismatch)
+        hooks = hooks_of(self.manager, plugin)
         self.manager.register(plugin, name=row.name)
         self.rows.append(row)
         try:
@@ -348,7 +351,7 @@ def _check_names(choice: PluginChoice, known: set[str]) -> None:
                 raise UnknownName("plugin", name, known, where=where)
 
 
-def _hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
+def hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
     """The hooks that a plugin implements. Raises ValueError for one that does not exist, or a wrapper."""
     hooks = []
     for name in dir(plugin):
@@ -362,6 +365,33 @@ def _hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
             raise ValueError(f"{hook}: wrappers are not part of the contract; implement the hook itself")
         hooks.append(hook)
     return tuple(hooks)
+
+
+def contract_of(plugin: object) -> str:
+    """The version of the contract that a plugin says it was made for, in its attribute `RALPH_CONTRACT`; empty: it does not."""
+    return str(getattr(plugin, "RALPH_CONTRACT", ""))
+
+
+def made_for_another(contract: str, distribution: str) -> str:
+    """Why a plugin made for that contract can't be used, and what to install; empty: it can, or does not say.
+
+    The contract has the number of the minor version of ralph-core that brought it: 0.N holds for all of 0.N.x.
+    """
+    if contract in ("", CONTRACT_VERSION):
+        return ""
+    wanted, here = _numbers(contract), _numbers(CONTRACT_VERSION)
+    if not wanted:
+        return f"RALPH_CONTRACT is {contract!r}, which is no version such as {CONTRACT_VERSION!r}"
+    said = f"it was made for contract {contract} of Ralph, this is {CONTRACT_VERSION}"
+    fitting = f"ralph-core>={contract},<{'.'.join(map(str, (*wanted[:-1], wanted[-1] + 1)))}"
+    if wanted > here:
+        return f"{said}: pip install '{fitting}', or an older {distribution}"
+    return f"{said}: pip install --upgrade {distribution}, or '{fitting}'"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    return tuple(map(int, parts)) if len(parts) == 2 and all(part.isdigit() for part in parts) else ()
 
 
 def _imported(path: str) -> Any:

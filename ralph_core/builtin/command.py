@@ -60,8 +60,9 @@ class ShellAgent(CommandAgent):
         return Probe(shell, missing=tuple(missing))
 
     def capabilities(self, declared: AbstractSet[str]) -> AbstractSet[str]:
-        """With `events`, the program reports what it uses; one that does not is found out after its first attempt."""
-        return declared | {"usage", "usage-live", "cost"} if self.settings.output == "events" else declared
+        """With `events`, the program can report all there is; one that does not is found out after its first attempt."""
+        told = {"tools", "session", "usage", "usage-live", "cost", "quota"}
+        return declared | told if self.settings.output == "events" else declared
 
     def begin(self, request: Request) -> None:
         self._message = bytearray()

@@ -12,7 +12,7 @@ from ralph_core.contracts import Agent, Command, McpServers, Request
 from ralph_core.events import Event, Failed, Finished
 from ralph_core.job import Job
 from ralph_core.process import Supervisor
-from ralph_core.survivors import kill_survivors
+from ralph_core.survivors import MARKER, kill_survivors
 
 
 class Host:
@@ -56,9 +56,10 @@ async def attempt(
     """
     events: list[Event] = []
     run = f"test-{secrets.token_hex(8)}"
+    marks = {MARKER: run, "RALPH_ITERATION": str(number)}  # as the loop has them
     async with await Supervisor.open(run) as supervisor:
         host = Host(supervisor, output)
-        async for event in agent.run(Request(run, number, number, prompt, workspace, env, host, mcp=mcp)):
+        async for event in agent.run(Request(run, number, number, prompt, workspace, {**env, **marks}, host, mcp=mcp)):
             events.append(event)
             if host.job is not None and (stop_when(event) or isinstance(event, (Finished, Failed))):
                 await host.job.stop()

@@ -1,0 +1,419 @@
+"""What every checkpoint store has to hold, wherever it keeps the states.
+
+class TestAcme(CheckpointStoreContract):
+provider = "acme"
+
+@pytest.fixture
+def settings(self, tmp_path):
+return {"path": str(tmp_path / "acme.db")}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from ralph_core.contracts import Capability, CheckpointStore, Context, Lease, Provider, Saved, Snapshot
+from ralph_core.errors import LeaseLost, RalphError
+from ralph_core.testing.killed import in_another_process
+from ralph_core.testing.rules import Named, broken, built, clean_env, context_in, found, holds
+from ralph_core.testing.values import ended_state, fresh_state, long_state, rich_state, run_id, unknown_state
+
+KILLS = 25
+EVIL = ("../evil", "../../../evil", "..", "", "a/../../evil", "20251121-120000-00000\n", "evil\0")
+FILES = {"README": b"hello\n", "deep/down/\xe9\u6f22.txt": "漢字\n".encode(), "binary": bytes(range(256)) * 100}
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens the store under test: each time another instance on the same place."""
+
+    provider: Provider[Any]
+    settings: Mapping[str, Any]
+    context: Context
+
+    def __call__(self) -> CheckpointStore:
+        store: CheckpointStore = built("store", self.provider, self.settings, self.context)
+        return store
+
+    def elsewhere(self, job: str, **more: Any) -> list[dict[str, Any]]:
+        """Do something in another process."""
+        return in_another_process(job, self.provider, self.settings, self.context, **more)
+
+
+class CheckpointStoreContract:
+    """The rules for checkpoint stores. Override the fixture `settings` if it needs any; `provider` names what is tested."""
+
+    provider: ClassVar[Named] = ""
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, Any]:
+        """To be overridden: the store's section of the settings."""
+        return {}
+
+    @pytest.fixture
+    def opened(self, settings: Mapping[str, Any], tmp_path: Path) -> Opener:
+        provider = found("store", self.provider)
+        return Opener(provider, settings, context_in(tmp_path / "place", clean_env(tmp_path / "place")))
+
+    @pytest.fixture
+    def store(self, opened: Opener) -> CheckpointStore:
+        return opened()
+
+    # --- states ---
+
+    @pytest.mark.parametrize(
+        "state",
+        [fresh_state(), rich_state(), ended_state(), unknown_state(), long_state()],
+        ids=["fresh", "rich", "ended", "unknown", "long"],
+    )
+    def test_loads_what_was_saved(self, store: CheckpointStore, state: Any) -> None:
+        store.save(state, store.claim(state.run))
+        saved = store.load(state.run)
+        holds(
+            isinstance(saved, Saved) and saved.state == state,
+            f"of a state that was saved, these fields came back otherwise: {_differences(state, saved)}",
+            mend="keep all of the state: ralph_core.statefile.dump and parse turn it into checked bytes and back",
+        )
+        holds(
+            not saved.note, f"the newest state is there, and the note says {saved.note!r}", mend="leave the note empty"
+        )
+
+    def test_the_last_state_wins(self, store: CheckpointStore) -> None:
+        lease = store.claim(run_id(0))
+        for step in range(1, 6):
+            store.save(rich_state(step=step), lease)
+        holds(
+            store.load(run_id(0)).state == rich_state(step=5),
+            "after five saves, another state than the last one is loaded",
+            mend="let each save take the place of the one before",
+        )
+
+    def test_saves_that_need_not_be_durable(self, store: CheckpointStore) -> None:
+        lease = store.claim(run_id(0))
+        for step in range(1, 5):
+            store.save(rich_state(step=step), lease, durable=False)
+        holds(
+            store.load(run_id(0)).state == rich_state(step=4),
+            "a state saved with durable=False does not load",
+            mend="durable=False spares the wait for the disk, and nothing else",
+        )
+
+    def test_lists_the_newest_run_first(self, store: CheckpointStore) -> None:
+        for number in (2, 0, 3, 1):
+            store.save(rich_state(number), store.claim(run_id(number)))
+        wanted = [run_id(number) for number in (3, 2, 1, 0)]
+        runs = list(store.runs())
+        holds(runs == wanted, f"runs() answers {runs}, not {wanted}", mend="sort the ids, the largest first")
+
+    def test_knows_the_latest_run(self, store: CheckpointStore) -> None:
+        holds(store.latest() is None, f"an empty store's latest run is {store.latest()!r}", mend="answer None")
+        for number in (1, 2, 0):
+            store.save(rich_state(number), store.claim(run_id(number)))
+        holds(store.latest() == run_id(2), f"latest() answers {store.latest()!r}", mend="answer the largest id")
+
+    def test_refuses_a_run_that_it_does_not_know(self, store: CheckpointStore) -> None:
+        _refused(
+            lambda: store.load(run_id(5)),
+            "a run that was never saved is loaded",
+            mend="raise StoreError or UnknownName",
+        )
+
+    def test_ids_lead_nowhere_else(self, opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        before = _outside(tmp_path, opened.context.home)
+        for evil in (*EVIL, str(tmp_path / "evil")):
+            state = replace(rich_state(), run=evil)
+            attempts: dict[str, Callable[[], object]] = {
+                "claimed": partial(opened().claim, evil),
+                "saved": partial(opened().save, state, Lease(evil, 1)),
+                "loaded": partial(opened().load, evil),
+            }
+            for what, attempt in attempts.items():
+                _refused(
+                    attempt,
+                    f"a run {evil!r} is {what}",
+                    mend="refuse an id that is not as ids are (20250131-235959-1a2b3c): raise UserError",
+                )
+        holds(
+            _outside(tmp_path, opened.context.home) == before,
+            "for a bad id, something was written outside of the state directory",
+            mend="check the id before anything else is done",
+        )
+
+    # --- leases ---
+
+    def test_a_stale_writer_is_fenced_off(self, opened: Opener) -> None:
+        old, new = opened(), opened()
+        stale = old.claim(run_id(0))
+        old.save(rich_state(step=1), stale)
+        fresh = new.claim(run_id(0))
+        holds(
+            fresh.token > stale.token,
+            f"token {fresh.token} follows {stale.token}",
+            mend="let tokens grow with each claim",
+        )
+        try:
+            old.save(rich_state(step=2), stale)
+        except LeaseLost:
+            pass
+        except Exception as error:
+            broken(f"a stale writer's save raised {type(error).__name__}: {error}", mend="raise LeaseLost")
+        else:
+            broken(
+                "a writer whose lease was taken over could save", mend="compare tokens in each save; raise LeaseLost"
+            )
+        holds(
+            new.load(run_id(0)).state == rich_state(step=1),
+            "the save that raised LeaseLost has changed what is loaded",
+            mend="compare tokens before anything is written, under the same lock",
+        )
+
+    def test_the_new_writer_can_save(self, opened: Opener) -> None:
+        opened().claim(run_id(0))
+        store = opened()
+        store.save(rich_state(step=3), store.claim(run_id(0)))
+        holds(
+            store.load(run_id(0)).state == rich_state(step=3),
+            "who claimed last could not save",
+            mend="let the highest token write",
+        )
+
+    def test_a_lease_is_for_one_run(self, store: CheckpointStore) -> None:
+        store.save(rich_state(1), store.claim(run_id(1)))
+        lease = store.claim(run_id(0))
+        _refused(
+            lambda: store.save(rich_state(1, step=9), lease),
+            "with the lease of one run, the state of another was saved",
+            mend="raise LeaseLost if state.run is not lease.run",
+        )
+        holds(
+            store.load(run_id(1)).state == rich_state(1),
+            "the save that was refused has changed what is loaded",
+            mend="compare the runs before anything is written",
+        )
+
+    # --- several of them, and death ---
+
+    def test_two_instances_see_the_same(self, opened: Opener) -> None:
+        first, second = opened(), opened()
+        lease = first.claim(run_id(0))
+        for step in (1, 2):
+            first.save(rich_state(step=step), lease)
+            holds(
+                second.load(run_id(0)).state == rich_state(step=step) and list(second.runs()) == [run_id(0)],
+                "what one instance has saved, another one does not see",
+                mend="keep no copy in memory that others can't see",
+            )
+
+    def test_two_processes_see_the_same(self, opened: Opener) -> None:
+        here = opened()
+        lease = here.claim(run_id(0))
+        here.save(rich_state(step=1), lease)
+        try:
+            opened.elsewhere("save", run=0, step=2)
+        except RuntimeError as error:
+            broken(f"in another process: {error}", mend="keep all that a store needs in its settings and context")
+        holds(
+            here.load(run_id(0)).state == rich_state(step=2),
+            "what another process has saved, this one does not see",
+            mend="keep no copy in memory, and no lock for longer than a call",
+        )
+        try:
+            here.save(rich_state(step=3), lease)
+        except LeaseLost:
+            return
+        broken(
+            "another process has claimed the run, and this one could save", mend="keep the tokens where all see them"
+        )
+
+    def test_survives_kill_9(self, opened: Opener) -> None:
+        try:
+            kills = opened.elsewhere("kill saving", times=KILLS)
+        except RuntimeError as error:
+            broken(f"in another process: {error}", mend="let a store be opened and used after its last user was killed")
+        for kill in kills:
+            holds(
+                "error" not in kill,
+                f"after kill -9 of a saving process, loading raised {kill.get('error')}",
+                mend="write beside the old state and rename, or use one transaction: at no instant may it be half there",
+            )
+            holds(
+                kill["loaded"] >= kill["acknowledged"],
+                f"save {kill['acknowledged']} had returned when kill -9 came, and {kill['loaded']} was loaded",
+                mend="return from save only when the state is with the operating system, and loads",
+            )
+            holds(
+                kill["whole"] and kill["loaded"] <= kill["acknowledged"] + 1,
+                f"after kill -9, a state was loaded that nobody has saved (number {kill['loaded']})",
+                mend="never mix two states: replace the whole of it at once",
+            )
+
+    def test_prune_keeps_live_runs(self, store: CheckpointStore) -> None:
+        for number in range(1, 5):
+            store.save(ended_state(number), store.claim(run_id(number)))
+        store.save(rich_state(0), store.claim(run_id(0)))
+        store.save(rich_state(9), store.claim(run_id(9)))
+        forgotten = store.prune(2)
+        left = list(store.runs())
+        holds(
+            {run_id(0), run_id(9)} <= set(left),
+            "prune has forgotten a run that has not ended",
+            mend="forget only runs whose state has an outcome",
+        )
+        holds(
+            {run_id(4), run_id(3)} <= set(left) and forgotten == 6 - len(left),
+            f"prune(2) of four ended runs says {forgotten}, and left are {left}",
+            mend="keep the newest `keep` of the ended runs, and return how many were forgotten",
+        )
+
+    # --- files ---
+
+    def test_snapshots_are_declared(self, store: CheckpointStore, opened: Opener) -> None:
+        """A store keeps files if, and only if, its provider says so."""
+        declared = Capability.SNAPSHOTS in opened.provider.capabilities
+        taken = self._taken(store, opened)
+        holds(
+            (taken is not None) == declared,
+            f"drift: the capability snapshots is {'' if declared else 'not '}declared, and snapshot() answers {taken!r:.100}",
+            mend="declare it, or answer None",
+        )
+
+    def test_snapshots_have_a_history(self, store: CheckpointStore, opened: Opener) -> None:
+        taken = [self._taken(store, opened, {"README": f"{number}\n".encode()}) for number in range(3)]
+        history = store.history(run_id(0))
+        if None in taken:
+            holds(not history, "drift: there is a history without snapshots", mend="answer () from history")
+            return
+        assert all(isinstance(each, Snapshot) for each in taken)
+        refs = [each.ref for each in taken if each]
+        holds(
+            [each.ref for each in history] == refs and len(set(refs)) == 3,
+            f"the snapshots {refs} were taken, and history() answers {[each.ref for each in history]}",
+            mend="answer all snapshots of the run, oldest first, each with a ref of its own",
+        )
+        holds(
+            all(each.run == run_id(0) and each.iteration == 7 for each in history),
+            "a snapshot does not say of which run and iteration it is",
+            mend="fill in run and iteration from the state",
+        )
+
+    def test_files_are_put_back(self, store: CheckpointStore, opened: Opener) -> None:
+        taken = self._taken(store, opened)
+        if taken is None:
+            return  # keeps states alone: see test_snapshots_are_declared
+        workspace = opened.context.workspace
+        for path in FILES:
+            (workspace / path).unlink()
+        later = {"README": b"changed\n", "new": b"new\n"}
+        _write(workspace, later)
+        undo = store.restore(taken.ref, workspace)
+        holds(
+            _files(workspace) == FILES,
+            f"restored, the files are {sorted(_files(workspace))}, or their content is another",
+            mend="make the workspace's files those of the snapshot: changed, missing and new ones too",
+        )
+        holds(undo is not None, "restore took no snapshot of what was there", mend="take one first, and return it")
+        assert undo is not None
+        store.restore(undo.ref, workspace)
+        holds(
+            _files(workspace) == later,
+            "the snapshot that restore has taken does not hold what was there",
+            mend="take it before anything is changed",
+        )
+
+    def test_files_are_put_elsewhere(self, store: CheckpointStore, opened: Opener, tmp_path: Path) -> None:
+        taken = self._taken(store, opened)
+        if taken is None:
+            return
+        into = tmp_path / "elsewhere"
+        into.mkdir()
+        store.restore(taken.ref, into)
+        holds(
+            _files(into) == FILES, "restored into an empty directory, files are missing or other", mend="write them all"
+        )
+
+    def test_changes_are_told(self, store: CheckpointStore, opened: Opener) -> None:
+        first = self._taken(store, opened)
+        second = self._taken(store, opened, {"README": b"bye\n"})
+        if first is None or second is None:
+            return
+        diff = store.diff(first.ref, second.ref)
+        holds(
+            b"-hello" in diff and b"+bye" in diff and b"README" in diff,
+            f"the diff of two snapshots is {diff!r:.200}",
+            mend="answer a unified diff, from the first to the second",
+        )
+        changed = store.changed_files(run_id(0))
+        holds(
+            changed is None or list(changed) == ["README"],
+            f"changed_files() answers {changed}, not ['README']",
+            mend="answer the paths that differ between the first and the last snapshot, or None",
+        )
+
+    def test_fingerprint_names_the_files(self, store: CheckpointStore, opened: Opener) -> None:
+        if self._taken(store, opened) is None:
+            return
+        state, workspace = rich_state(), opened.context.workspace
+        lease = store.claim(state.run)
+        before = store.fingerprint(state, lease)
+        same = store.fingerprint(state, lease)
+        (workspace / "README").write_bytes(b"other words\n")
+        other = store.fingerprint(state, lease)
+        (workspace / "README").write_bytes(FILES["README"])
+        again = store.fingerprint(state, lease)
+        holds(
+            before is None or (before == same == again and other != before),
+            f"fingerprints: {before}, unchanged {same}, changed {other}, put back {again}",
+            mend="derive it from the content of the files alone, or answer None",
+        )
+
+    @staticmethod
+    def _taken(store: CheckpointStore, opened: Opener, files: Mapping[str, bytes] = FILES) -> Snapshot | None:
+        """A snapshot of the workspace with these files."""
+        state = rich_state()
+        _write(opened.context.workspace, files)
+        lease = store.claim(state.run)
+        store.save(state, lease)
+        return store.snapshot(state, lease)
+
+
+def _refused(call: Callable[[], object], otherwise: str, *, mend: str) -> None:
+    """The call raises an error of Ralph's."""
+    try:
+        call()
+    except RalphError:
+        return
+    except Exception as error:
+        broken(f"{otherwise}, or at least tried: {type(error).__name__}: {error}", mend=mend)
+    broken(otherwise, mend=mend)
+
+
+def _differences(state: object, saved: object) -> str:
+    loaded = getattr(saved, "state", None)
+    return ", ".join(name for name, value in vars(state).items() if getattr(loaded, name, None) != value) or repr(saved)
+
+
+def _write(workspace: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_bytes(content)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, Ralph's own state left out."""
+    return {
+        name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith(".agent/")
+    }
+
+
+def _outside(top: Path, home: Path) -> set[str]:
+    """All paths below `top` that are not Ralph's."""
+    return {str(path) for path in top.rglob("*") if not path.is_relative_to(home)}
