@@ -203,7 +203,7 @@ class TestEntryPoints:
             for word in node.keywords
             if word.arg == "group"
         }
-        assert loaded == {"GROUP", "groups[signal]"}
+        assert loaded == {"GROUP", "COMMANDS", "groups[signal]"}
 
 
 class TestPublicNames:

@@ -79,6 +79,7 @@ def test_the_supervisor_and_the_types_are_in_the_wheel(wheels):
     (core,) = wheels.glob("ralph_core-*.whl")
     names = set(zipfile.ZipFile(core).namelist())
     assert {"ralph_core/supervisor.py", "ralph_core/py.typed", "ralph_core/builtin/git.py"} <= names
+    assert {"ralph_core/testing/agents.py", "ralph_core/cli/skeleton/common/.gitignore.tmpl"} <= names
     assert not [name for name in names if name.startswith(("tests", "plugins", "docs"))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 
 from ralph_core.errors import PluginFault, StoreError, UserError
 from ralph_core.verdicts import ExitCode
+
+from .plugins_commands import add_commands, own_commands
 
 app = typer.Typer(
     name="ralph",
@@ -43,9 +46,20 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 RunId = Annotated[str | None, typer.Argument(help="Run id, or its beginning; the latest run without one.")]
 
 
+class PluginKind(str, Enum):
+    """What `ralph plugins new` can make."""
+
+    AGENT = "agent"
+    STORE = "store"
+    SINK = "sink"
+    POLICY = "policy"
+    COMMANDS = "commands"
+
+
 def run_app(arguments: list[str]) -> int:
     """Run a command and give its exit code; a mistake of the user's is one line on standard error."""
     try:
+        add_commands(app, arguments)
         result = app(arguments, standalone_mode=False, prog_name="ralph")
     except typer.Exit as end:
         return end.exit_code
@@ -562,8 +576,16 @@ def logs(
     return module.tail(run_id, count, _given(workspace=workspace), config=config, follow=follow)
 
 
-@app.command()
-def plugins(
+plugins = typer.Typer(
+    help="Show every plugin: where it comes from, what it provides, and what is wrong with it.",
+    invoke_without_command=True,
+)
+app.add_typer(plugins, name="plugins")
+
+
+@plugins.callback()
+def plugins_list(
+    context: typer.Context,
     config: Config = None,
     workspace: Workspace = None,
     no_plugin: NoPlugin = None,
@@ -571,7 +593,8 @@ def plugins(
     check: Annotated[bool, typer.Option("--check", help="Exit 1 if a plugin is broken.")] = False,
     json_output: Json = False,
 ) -> int:
-    """Show every plugin: where it comes from, what it provides, and what is wrong with it."""
+    if context.invoked_subcommand is not None:
+        return ExitCode.COMPLETED
     from . import plugins as module
 
     return module.show(
@@ -582,6 +605,28 @@ def plugins(
         check=check,
         as_json=json_output,
     )
+
+
+@plugins.command("verify")
+def plugins_verify(
+    name: Annotated[str, typer.Argument(help="As `ralph plugins` shows it.")], json_output: Json = False
+) -> int:
+    """Hold an installed plugin to the rules of the conformance kit; exit 1 if one does not hold. Needs pytest."""
+    from . import plugins_verify as module
+
+    return module.verify(name, as_json=json_output)
+
+
+@plugins.command("new")
+def plugins_new(
+    name: Annotated[str, typer.Argument(help="What users are to type: the name of the plugin.")],
+    kind: Annotated[PluginKind, typer.Option("--kind", help="What it brings.")],
+    into: Annotated[Path, typer.Option("--into", help="Directory in which the package is made.")] = Path(),
+) -> int:
+    """Write the package of a plugin to begin with; its tests are those of the conformance kit."""
+    from . import plugins_new as module
+
+    return module.write(name, kind.value, into, taken=own_commands(app))
 
 
 @app.command()

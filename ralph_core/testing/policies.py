@@ -73,6 +73,11 @@ class LimitPolicyContract:
         context = context_in(tmp_path, clean_env(tmp_path))
         (context.workspace / "README").write_text("hello\n")
         policy: LimitPolicy = built("policy", declared, settings, context)
+        holds(
+            policy.concerned,
+            "as it is set up, the policy takes no part in a run (`concerned` is False), so nothing can be seen of it",
+            mend="override the fixture `settings`, so that it has something to judge",
+        )
         return policy
 
     def test_answers_every_moment_in_time(self, policy: LimitPolicy, states: Mapping[str, RunState]) -> None:
