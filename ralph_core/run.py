@@ -45,6 +45,9 @@ LOOK = 0.5
 class Ended(Exception):
     """The run is over, and this is why. Raised from wherever that is decided; the blocks on the way out clean up."""
 
+    ordinary = True
+    """No fault: where it was raised is not for the log."""
+
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.reason)
         self.outcome = outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,7 +143,7 @@ class Session(Ground):
         check_workspace(self.workspace, self.home)
         task, words = read_task(text, self._prompt_path())
         cast, notes = self.cast()
-        return asyncio.run(Sitting(self, cast, task, words, notes).sit())
+        return self._told(asyncio.run(Sitting(self, cast, task, words, notes).sit()))
 
     def resume(self, run: str, saved: Saved, *, rollback: bool = False) -> Account:
         """Go on with a run; with `rollback`, from the files of its last snapshot. Raises `UserError` if that can't be."""
@@ -158,7 +158,16 @@ class Session(Ground):
         if task.digest != state.task.digest:
             notes.append("the prompt has changed since the run started: the new one is used")
         cast, more = self.cast()
-        return asyncio.run(Sitting(self, cast, task, words, notes + more).sit(state, rollback=rollback))
+        return self._told(asyncio.run(Sitting(self, cast, task, words, notes + more).sit(state, rollback=rollback)))
+
+    def _told(self, account: Account) -> Account:
+        """The account, after the command `on_done` was told of it; with a note if that went wrong."""
+        if self.settings.on_done is None:
+            return account
+        from .notice import tell  # where there is such a command
+
+        failure = tell(account.state, account.folder, self.settings.on_done, self.env, self.workspace)
+        return replace(account, notes=(*account.notes, failure)) if failure else account
 
     def preview(self, text: str | None) -> dict[str, Any]:
         """What `start` would do, by name, after the same checks and without any effect."""

@@ -32,6 +32,11 @@ def _process_limits(value: Any) -> Any:
     return None if value is False else value
 
 
+def _lower(value: Any) -> Any:
+    """A word that may be written in capitals, as levels of a log often are."""
+    return value.lower() if isinstance(value, str) else value
+
+
 def _gates(value: Any) -> Any:
     """A gate may be written as its command alone."""
     gates = [value] if isinstance(value, (str, dict)) else value
@@ -43,6 +48,8 @@ def _alone(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+LEVELS = Literal["debug", "info", "warning", "error", "critical"]
+FORMATS = Literal["text", "json"]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=tuple[str, ...] | str)]
 FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Section = dict[str, Any]
@@ -231,6 +238,38 @@ class MonitoringSettings(BaseModel):
     """Whether a run serves `/health` although `enabled` is not set."""
     health_check_interval: float = Field(default=30.0, gt=0)
     """Seconds without a sign of life after which `/health` says that the run is not healthy."""
+    log_level: Annotated[LEVELS, BeforeValidator(_lower, json_schema_input_type=LEVELS)] = "info"
+    """The least that is logged. Nothing is unless one of the settings `log_*` is made; without a file or syslog, the log goes to
+    standard error, in the place of the display."""
+    log_format: Annotated[FORMATS, BeforeValidator(_lower, json_schema_input_type=FORMATS)] = "text"
+    """How a line of the log looks: words, or an object with run, iteration and trace ids."""
+    log_file: FilePath | None = None
+    """The file that the log goes to, relative to the workspace."""
+    log_max_size: int = Field(default=104_857_600, ge=1)
+    """Bytes after which that file is rotated."""
+    log_max_files: int = Field(default=10, ge=2)
+    """How many of these files are kept, with the one that is written."""
+    log_syslog: bool | Annotated[str, Field(pattern=r"^(/.+|[^/\s]+:\d{1,5})$")] = False
+    """Whether the log goes to syslog: `true` for the socket `/dev/log`, the path of another one, or `HOST:PORT` by UDP."""
+
+    @property
+    def log_on_stderr(self) -> bool:
+        """Whether the log takes the place of the display."""
+        asked = self.model_fields_set & {"log_level", "log_format"}
+        return bool(asked) and self.log_file is None and not self.log_syslog
+
+    @property
+    def logs(self) -> bool:
+        """Whether there is a log at all."""
+        return self.log_on_stderr or self.log_file is not None or bool(self.log_syslog)
+
+    @property
+    def syslog_address(self) -> str | tuple[str, int]:
+        """The socket of syslog, or host and port."""
+        if not isinstance(self.log_syslog, str):
+            return "/dev/log"
+        host, _, port = self.log_syslog.rpartition(":")
+        return self.log_syslog if self.log_syslog.startswith("/") else (host, int(port))
 
 
 class Settings(BaseModel):
@@ -328,6 +367,12 @@ class Settings(BaseModel):
     """Do everything but start the agent, and write nothing."""
     verbose: bool = False
     """Show what the agent says, not only what it does."""
+
+    pid_file: FilePath | None = None
+    """A file that holds the number of Ralph's process while it works on a run, relative to the workspace."""
+    on_done: str | None = Field(None, min_length=1)
+    """A shell command that is run when a run has ended, with `RALPH_OUTCOME` and more in its environment; see
+    `docs/unattended.md`."""
 
     environment: EnvironmentSettings = EnvironmentSettings()
     """What the agent finds in its environment."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
 from .approvals import Book
@@ -43,6 +43,9 @@ from .telemetry import Telemetry
 from .transcripts import Transcripts
 from .verdicts import Outcome, OutcomeKind
 from .workspace import Holder, WorkspaceLock
+
+if TYPE_CHECKING:
+    from .logs import Log
 
 Observer = Callable[[AuditRecord, RunState], None]
 Watcher = Callable[[Sequence[HookCall]], None]
@@ -115,14 +118,18 @@ class Sitting:
         self._halt = Interrupts()
         self._loop: Loop | None = None
         self._written: dict[str, int] = {}
+        self._log: Log | None = None
 
     async def sit(self, run: RunState | None = None, *, rollback: bool = False) -> Account:
         """Begin a run, or go on with `run`, until it ends. What is opened here is closed here, on every way out."""
         monitor = Monitor(self.ground.settings, self.ground.env)
         try:
+            self._log = _log(self.ground.settings, self.ground.workspace)
             return await self._locked(run, monitor, rollback=rollback)
         finally:
             monitor.close()
+            if self._log is not None:
+                self._log.close()
 
     async def _locked(self, run: RunState | None, monitor: Monitor, *, rollback: bool) -> Account:
         ground, notes = self.ground, self.notes
@@ -198,6 +205,8 @@ class Sitting:
         self._recover_sinks()
         async with _supervised(state.run) as starting:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
+            if self._log is not None:
+                self._log.begin(state.run, redactor, telemetry.ids)
             past = [] if fresh else self._past(state.run)
             trail = self._trail(state, past, redactor, telemetry, folder, monitor)
 
@@ -251,7 +260,8 @@ class Sitting:
             final = self._anchored(final, lease, trail)
             if self._loop is not None:
                 self._loop.run.state = final  # what the monitor tells last
-        return Account(final, folder, changed, sinks, [redactor.text(note) for note in (*self.notes, *telemetry.notes)])
+        notes = (*self.notes, *telemetry.notes, *(self._log.notes if self._log is not None else ()))
+        return Account(final, folder, changed, sinks, [redactor.text(note) for note in notes])
 
     def _anchored(self, final: RunState, lease: Lease, trail: AuditTrail) -> RunState:
         """The last state, saved with the head of the account that is now complete; failed if that could not be kept."""
@@ -308,6 +318,8 @@ class Sitting:
     ) -> AuditTrail:
         def observe(record: AuditRecord) -> None:
             monitor.heed(record)
+            if self._log is not None:
+                self._log.heed(record)
             self.ground.observer(record, self._loop.run.state if self._loop is not None else state)
 
         settings = self.ground.settings
@@ -396,6 +408,15 @@ class Sitting:
             return
         run.note(limits=limits)
         run.parts.trail.record("note", message="settings reloaded", data=asdict(limits))
+
+
+def _log(settings: Settings, workspace: Path) -> Log | None:
+    """The log that is asked for; what writes it is imported for it alone."""
+    if not settings.monitoring.logs:
+        return None
+    from .logs import Log
+
+    return Log(settings, workspace)
 
 
 @asynccontextmanager

@@ -44,6 +44,9 @@ ENVIRONMENT = {
     "RALPH_METRICS_PORT": "monitoring.metrics_port",
     "HEALTH_CHECK_ENABLED": "monitoring.health_check_enabled",
     "HEALTH_CHECK_INTERVAL": "monitoring.health_check_interval",
+    "LOG_LEVEL": "monitoring.log_level",
+    "RALPH_LOG_LEVEL": "monitoring.log_level",
+    "LOG_FORMAT": "monitoring.log_format",
     "AUDIT_STORAGE_TYPE": "audit_sinks",
     "AUDIT_BATCH_SIZE": "audit_batch_size",
     "AUDIT_FLUSH_INTERVAL": "audit_flush_interval",
@@ -53,7 +56,7 @@ ENVIRONMENT = {
     "AUDIT_MAX_FILE_SIZE": "sinks.file.max_file_size",
     "AUDIT_MAX_FILES": "sinks.file.max_files",
 }
-"""Variable: the setting that it sets. A dotted one lies in a provider's section."""
+"""Variable: the setting that it sets. A dotted one lies in a table. Of two for one setting, the later one wins."""
 
 
 @dataclass

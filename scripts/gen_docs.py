@@ -32,12 +32,14 @@ FLAGS = {
     "metrics_port": "monitoring.metrics_port",
     "metrics_interval": "monitoring.metrics_interval",
     "no_metrics": "monitoring.enabled",
+    "log_file": "monitoring.log_file",
+    "log_level": "monitoring.log_level",
     "commit": "stores.git.commit",
     "from_": "agents.replay.run",
 }
 """Options of `ralph run` that set a setting of another name."""
-NO_SETTINGS = ("text", "config")
-"""Options of `ralph run` that are no settings: the prompt itself, and the settings file."""
+NO_SETTINGS = ("text", "config", "quiet", "events", "debug")
+"""Options of `ralph run` that are no settings: the prompt itself, the settings file, what is printed, and a short form."""
 
 SETTINGS_HEAD = """\
 # Settings
@@ -128,7 +130,9 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
     words, options = docstrings(model), flags()
-    variables = {key: name for name, key in ENVIRONMENT.items()}
+    variables: dict[str, str] = {}
+    for variable, setting in ENVIRONMENT.items():
+        variables[setting] = f"{variables[setting]}, `{variable}`" if setting in variables else f"`{variable}`"
     for name, field in model.model_fields.items():
         key = prefix + name
         if isinstance(field.default, BaseModel):
@@ -144,7 +148,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
 def _table(rows: list[tuple[str, str, str, str, str]]) -> str:
     lines = ["| Setting | Default | Variable | Option | Meaning |", "|---|---|---|---|---|"]
     for key, default, variable, flag, words in rows:
-        cells = (f"`{key}`", default, f"`{variable}`" if variable else "", f"`{flag}`" if flag else "", words)
+        cells = (f"`{key}`", default, variable, f"`{flag}`" if flag else "", words)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -125,7 +125,7 @@ class TestReference:
         for field in Settings.model_fields:
             assert f"| `{field}`" in page or f"| `{field}." in page
         for variable in ENVIRONMENT:
-            assert f"| `{variable}` |" in page
+            assert re.search(rf"[|,] `{variable}`(,| \|)", page)
         for file in FILES:
             assert f"`{file}`" in page
 

@@ -41,6 +41,17 @@ NoArchive = Annotated[bool, typer.Option("--no-archive", help="Keep no copies of
 NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Do not load this plugin (repeatable).")]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Directory that the agent works in.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the agent says, too.")]
+LogFile = Annotated[str | None, typer.Option("--log-file", help="Log to this file.")]
+LogLevel = Annotated[
+    str | None, typer.Option("--log-level", help="Log debug, info, warning or error, and what is worse.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Log everything: --log-level debug.")]
+PidFile = Annotated[str | None, typer.Option("--pid-file", help="Keep the number of Ralph's process in this file.")]
+OnDone = Annotated[str | None, typer.Option("--on-done", metavar="CMD", help="Shell command to run at the end.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the account at the end, nothing before.")]
+Events = Annotated[
+    bool, typer.Option("--events", help="For programs: every record as a line of JSON, the account last.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, start nothing, write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 RunId = Annotated[str | None, typer.Argument(help="Run id, or its beginning; the latest run without one.")]
@@ -130,6 +141,13 @@ def run(
     from_: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Play a recorded run again (agent `replay`).")
     ] = None,
+    log_file: LogFile = None,
+    log_level: LogLevel = None,
+    debug: Debug = False,
+    pid_file: PidFile = None,
+    on_done: OnDone = None,
+    quiet: Quiet = False,
+    events: Events = False,
     verbose: Verbose = False,
     dry_run: DryRun = False,
 ) -> int:
@@ -156,11 +174,15 @@ def run(
             "monitoring.metrics_interval": metrics_interval,
         },
         **{"stores.git.commit": commit or None},
+        **_logging(log_file, log_level, debug=debug),
+        pid_file=_from_here(pid_file),
+        on_done=on_done,
         verbose=verbose or None,
         dry_run=dry_run or None,
         **{"agents.command.command": command, "agents.replay.run": from_},
     )
-    return module.start(overrides, text=text, config=config, no_plugin=tuple(no_plugin or ()))
+    shown = module.Shown(quiet=quiet, events=events)
+    return module.start(overrides, text=text, config=config, no_plugin=tuple(no_plugin or ()), shown=shown)
 
 
 @app.command()
@@ -178,6 +200,13 @@ def resume(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Put the files of the last snapshot back first.")
     ] = False,
+    log_file: LogFile = None,
+    log_level: LogLevel = None,
+    debug: Debug = False,
+    pid_file: PidFile = None,
+    on_done: OnDone = None,
+    quiet: Quiet = False,
+    events: Events = False,
     verbose: Verbose = False,
 ) -> int:
     """Go on with a run that was stopped or killed; options given now win over those it was started with."""
@@ -190,10 +219,20 @@ def resume(
         max_tokens=max_tokens,
         max_cost=max_cost,
         workspace=workspace,
+        **_logging(log_file, log_level, debug=debug),
+        pid_file=_from_here(pid_file),
+        on_done=on_done,
         verbose=verbose or None,
         **{"agents.command.command": command},
     )
-    return module.resume(run_id, overrides, config=config, no_plugin=tuple(no_plugin or ()), rollback=rollback)
+    return module.resume(
+        run_id,
+        overrides,
+        config=config,
+        no_plugin=tuple(no_plugin or ()),
+        rollback=rollback,
+        shown=module.Shown(quiet=quiet, events=events),
+    )
 
 
 @app.command()
@@ -661,6 +700,13 @@ def init(
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _logging(file: str | None, level: str | None, *, debug: bool) -> dict[str, str | None]:
+    return {
+        "monitoring.log_file": _from_here(file),
+        "monitoring.log_level": level or ("debug" if debug else None),
+    }
 
 
 def _from_here(path: str | None) -> str | None:

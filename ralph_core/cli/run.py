@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +16,32 @@ from .display import Display, account_lines
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
+    from ralph_core.sitting import Account
 
 
-def start(overrides: Mapping[str, Any], *, text: str | None, config: Path | None, no_plugin: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class Shown:
+    """What is printed: `quiet`, the account alone; `events`, every record and the account as JSON, and nothing else."""
+
+    quiet: bool = False
+    events: bool = False
+
+
+def start(
+    overrides: Mapping[str, Any],
+    *,
+    text: str | None,
+    config: Path | None,
+    no_plugin: Sequence[str],
+    shown: Shown,
+) -> int:
     """Start a run and show it until its end; the exit code is the outcome's."""
     here = session(overrides, config=config, no_plugin=no_plugin)
     if here.settings.dry_run:
         return _preview(here, text)
-    here.observer, here.ready = Display(verbose=here.settings.verbose), _settle
-    account = here.start(text)
-    for line in account_lines(account):
-        say(line)
-    return account.outcome.exit_code
+    with _observed(here, shown):
+        account = here.start(text)
+    return _tell(account, shown)
 
 
 def resume(
@@ -35,6 +51,7 @@ def resume(
     config: Path | None,
     no_plugin: Sequence[str],
     rollback: bool,
+    shown: Shown,
 ) -> int:
     """Go on with a run, as if its command line were given again with `overrides` added."""
     before = session(overrides, config=config, no_plugin=no_plugin)
@@ -45,8 +62,36 @@ def resume(
     no_plugin = given["no_plugin"] = [*given.get("no_plugin", ()), *no_plugin]
     flags = {name: value for name, value in given.items() if name not in ("config", "no_plugin")}
     here = session(flags, config=config, no_plugin=no_plugin, given=given)
-    here.observer, here.ready = Display(verbose=here.settings.verbose), _settle
-    account = here.resume(run, saved, rollback=rollback)
+    with _observed(here, shown):
+        account = here.resume(run, saved, rollback=rollback)
+    return _tell(account, shown)
+
+
+@contextmanager
+def _observed(here: Session, shown: Shown) -> Iterator[None]:
+    """While the block runs a run, show what is to be seen of it, and say by a file which process does it."""
+    here.ready = _settle
+    if shown.events:
+        from .machine import tell  # for programs alone
+
+        here.observer = tell
+    elif not shown.quiet and not here.settings.monitoring.log_on_stderr:
+        here.observer = Display(verbose=here.settings.verbose)
+    if here.settings.pid_file is None:
+        yield
+        return
+    from .pidfile import held  # where it is asked for
+
+    with held(here.workspace / here.settings.pid_file):
+        yield
+
+
+def _tell(account: Account, shown: Shown) -> int:
+    if shown.events:
+        from .machine import tell_account
+
+        tell_account(account)
+        return account.outcome.exit_code
     for line in account_lines(account):
         say(line)
     return account.outcome.exit_code
