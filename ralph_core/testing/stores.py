@@ -79,7 +79,7 @@ class CheckpointStoreContract:
         holds(
             isinstance(saved, Saved) and saved.state == state,
             f"of a state that was saved, these fields came back otherwise: {_differences(state, saved)}",
-            mend="keep all of the state: ralph_core.statefile.dump and parse turn it into checked bytes and back",
+            mend="keep all of the state: ralph_core.dump_state and parse_state turn it into checked bytes and back",
         )
         holds(
             not saved.note, f"the newest state is there, and the note says {saved.note!r}", mend="leave the note empty"
