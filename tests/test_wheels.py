@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples/plugins").iterdir())
 SANDBOX = "ralph_bubblewrap"
+pytestmark = pytest.mark.xdist_group("wheels")  # built and installed once, not by each worker
 UNREACHABLE = ("Could not find a version", "No matching distribution", "connection", "Max retries")
 
 
