@@ -5,12 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from importlib.metadata import version
 from pathlib import Path
 
+import pluggy
 import pytest
 
 from ralph_core.cli.plugins_new import KINDS
+from ralph_core.hookspecs import PROJECT, RalphSpec
+from ralph_core.plugins import PluginRow, Plugins
 from ralph_core.sources import _read_toml
 
 ROOT = Path(__file__).parents[1]
@@ -221,3 +225,25 @@ def test_the_skeleton_is_in_the_package():
     names = {path.name for path in (ROOT / "ralph_core/cli/skeleton").iterdir()}
     assert names == {"common", *KINDS}
     assert not os.path.exists(ROOT / "ralph_core/cli/skeleton/__init__.py")
+
+
+class TestDeprecation:
+    """What is to go away says so at the line of the plugin that still uses it."""
+
+    PLUGIN = "from ralph_core import hookimpl\n\n\n@hookimpl\ndef ralph_prompt_sections(state, task):\n    return []\n"
+
+    @pytest.mark.parametrize("how", [{"warn_on_impl": True}, {"warn_on_impl_args": True}])
+    def test_warns_at_the_line_of_the_plugin(self, tmp_path, monkeypatch, how):
+        words = DeprecationWarning("ralph_prompt_sections goes away in 0.9: see docs/authors.md")
+        (option,) = how
+        said = words if option == "warn_on_impl" else {"task": words}
+        monkeypatch.setitem(RalphSpec.ralph_prompt_sections.ralph_spec, option, said)
+        path = tmp_path / "late.py"
+        path.write_text(self.PLUGIN)
+        plugin = types.ModuleType("late")
+        exec(compile(self.PLUGIN, path, "exec"), vars(plugin))
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(RalphSpec)
+        with pytest.warns(DeprecationWarning, match="goes away in 0.9") as seen:
+            Plugins(manager)._adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
+        assert (seen[0].filename, seen[0].lineno) == (str(path), 4)

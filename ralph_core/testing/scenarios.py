@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ PROMPT = "Say \"hello\" to 'us' — 漢字 🎉 $HOME `id` %s \\n\n\ttabs, a bla
 """What a shell, a template or a trimming adapter would change."""
 PATIENCE = 60.0
 """Seconds after which an attempt that does not end is given up."""
+TURN = 5.0
+"""Seconds for which a line that answers a request waits for it; a capture that was mutilated goes on all the same."""
+_ANSWER = re.compile(rb'"(result|error)"')
 PID = 1 << 30
 """Of played processes: larger than any that Linux gives out, so that a signal to it reaches nobody."""
 
@@ -75,8 +79,9 @@ class Played:
         return [event for event in self.events if isinstance(event, (Finished, Failed))]
 
     def was_handed(self, words: str) -> bool:
-        """Whether some process was handed these words, byte for byte."""
-        return any(words.encode() in data for data in self.handed)
+        """Whether some process was handed these words, byte for byte, or as a string in JSON."""
+        forms = (words.encode(), *(json.dumps(words, ensure_ascii=ascii_)[1:-1].encode() for ascii_ in (True, False)))
+        return any(form in data for data in self.handed for form in forms)
 
 
 class PlayedHost:
@@ -98,7 +103,7 @@ class PlayedHost:
 
 
 class PlayedProcess:
-    """A process that is not there; what is written to it is kept, and not answered."""
+    """A process that is not there. What is written to it is kept; a line that answers a request waits for that request."""
 
     pid = PID
     farewell = b""
@@ -111,6 +116,7 @@ class PlayedProcess:
 
     async def lines(self) -> AsyncIterator[bytes]:
         for line in self._lines:
+            await self._asked(line)
             if self._stopped.is_set():
                 return
             yield line
@@ -118,6 +124,14 @@ class PlayedProcess:
         self.silent.set()
         if self._hangs:
             await self._stopped.wait()
+
+    async def _asked(self, line: bytes) -> None:
+        """If the line is an answer of JSON-RPC, wait for what it answers: a conversation is played turn by turn."""
+        asked = _id(line) if _ANSWER.search(line) else None
+        for _ in range(int(TURN / 0.01) if asked is not None else 0):
+            if self._stopped.is_set() or asked in [_id(each) for data in self._handed for each in data.splitlines()]:
+                return
+            await asyncio.sleep(0.01)
 
     async def write(self, data: bytes) -> None:
         self._handed.append(data)
@@ -218,6 +232,15 @@ def _recording(lines: Sequence[bytes]) -> tuple[list[bytes], Exit] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return printed, (ends[-1] if ends else Exit(0))
+
+
+def _id(line: bytes) -> object:
+    """The id of a message of JSON-RPC; None if it is none."""
+    try:
+        value = json.loads(line) if line.startswith(b"{") else None
+    except (ValueError, RecursionError):
+        return None
+    return value.get("id") if isinstance(value, dict) and "jsonrpc" in value else None
 
 
 def _whole(lines: Sequence[bytes]) -> list[bytes]:

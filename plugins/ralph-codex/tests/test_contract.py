@@ -1,0 +1,50 @@
+"""Codex on the conformance kit, with lines as its program prints them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ralph_core.events import FailureKind
+from ralph_core.testing.agents import AgentContract
+from ralph_core.testing.packages import PluginContract
+from ralph_core.testing.scenarios import Scenario
+
+SHELL = {"id": "item_1", "type": "command_execution", "command": "ls"}
+USAGE = {"input_tokens": 120, "cached_input_tokens": 20, "output_tokens": 25, "reasoning_output_tokens": 5}
+
+
+def printed(*objects: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in objects)
+
+
+DONE = printed(
+    {"type": "thread.started", "thread_id": "t-1"},
+    {"type": "turn.started"},
+    {"type": "item.started", "item": {**SHELL, "status": "in_progress"}},
+    {"type": "item.completed", "item": {**SHELL, "status": "completed", "exit_code": 0, "aggregated_output": "README"}},
+    {"type": "item.completed", "item": {"id": "item_2", "type": "agent_message", "text": "Done."}},
+    {"type": "turn.completed", "usage": USAGE},
+)
+NO_KEY = printed({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized"}})
+CUT_SHORT = printed({"type": "error", "message": "stream disconnected before completion"})
+
+
+class TestPlugin(PluginContract):
+    plugin = "codex"
+
+
+class TestLines(AgentContract):
+    provider = "codex"
+
+    @pytest.fixture
+    def scenarios(self) -> Sequence[Scenario]:
+        return [
+            Scenario(name="done", capture=DONE),
+            Scenario(name="no key", capture=NO_KEY, exit=1, expect=FailureKind.AUTH),
+            Scenario(name="cut short", capture=CUT_SHORT, exit=1, expect=FailureKind.NETWORK),
+            Scenario(name="killed", capture=DONE[:300], exit=137, expect=FailureKind.CRASH),
+        ]
