@@ -3,7 +3,7 @@ VENV ?= .venv
 export VENV PYTHON
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: help run test lint types docs bench prove-durability prove-budget build clean
+.PHONY: help run test lint types docs site bench prove-durability prove-budget build clean
 
 help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -30,6 +30,10 @@ docs: ## generate the reference pages, and the golden file of the contract
 	$(BIN)/python scripts/gen_docs.py
 	$(BIN)/python scripts/update_contract.py
 
+site: ## build the documentation site into site/, with warnings as errors
+	@scripts/setup dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: ## measure what Ralph adds to its agent, beside a plain loop in bash, the adapter for Q Chat, and the account
 	@scripts/setup
 	$(BIN)/python benchmarks/loop.py
@@ -51,4 +55,4 @@ build: ## build the wheels and source distributions of all packages into dist/
 	for project in . plugins/*/; do $(BIN)/python -m build --outdir dist "$$project" || exit 1; done
 
 clean: ## remove what the other commands have made
-	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tools build dist site .mypy_cache .pytest_cache .ruff_cache

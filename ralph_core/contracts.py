@@ -413,6 +413,12 @@ class CheckpointStore(Provided, ABC):
         """Forget all but the last `keep` runs that have ended; returns how many were forgotten."""
         return 0
 
+    def pack(self, folder: Path) -> None:
+        """For a backup: write what is kept outside of the state directory's `runs/` as files into the empty `folder`."""
+
+    def unpack(self, folder: Path) -> None:
+        """Take in what `pack` has written, perhaps on another machine. Raises `UserError` if what is here contradicts it."""
+
 
 # --- audit sinks ------------------------------------------------------------------------------------------------------
 

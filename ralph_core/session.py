@@ -19,7 +19,7 @@ from .plugins import KINDS
 from .prompt import read_task
 from .records import AuditFilter, AuditRecord
 from .sitting import Account, Cast, Ground, Sitting, changed_files
-from .workspace import check_workspace
+from .workspace import check_workspace, moved
 
 AUTO = "auto"
 AUTO_ORDER = ("claude", "gemini", "q", "kiro", "codex")
@@ -153,7 +153,8 @@ class Session(Ground):
             # Asked again, as a service manager does that was killed with us: what is done is done, and costs nothing.
             folder = self.home / "runs" / run
             return Account(state, folder, changed_files(self.store(), run), (), ("it was complete already",))
-        task, words = read_task(state.task.text, Path(state.task.path or self._prompt_path()))
+        prompt = moved(state.task.path or self._prompt_path(), Path(state.workspace), self.workspace)
+        task, words = read_task(state.task.text, prompt)
         notes = [saved.note] if saved.note else []
         if task.digest != state.task.digest:
             notes.append("the prompt has changed since the run started: the new one is used")

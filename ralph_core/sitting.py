@@ -180,6 +180,7 @@ class Sitting:
             recent = (*recent, replace(run.current, result="abandoned", ended=time.time(), message="Ralph was killed"))
         return replace(
             run,
+            workspace=str(ground.workspace),  # it may have been moved, or restored elsewhere
             task=self.task,
             limits=settings.limits,
             promise=settings.completion_promise,

@@ -37,6 +37,12 @@ def check_workspace(workspace: Path, home: Path) -> None:
             raise UserError(f"{place} is read-only", mend="make it writable, or choose another with --workspace")
 
 
+def moved(path: str | Path, old: Path, now: Path) -> Path:
+    """Where a file of the workspace is, when that has been moved from `old` to `now`; any other file stays where it was."""
+    path = Path(path)
+    return now / path.relative_to(old) if path.is_relative_to(old) else path
+
+
 def _read_only(place: Path) -> bool:
     """Whether files can't be made there. Also root meets file systems that are mounted so."""
     return not os.access(place, os.W_OK | os.X_OK)

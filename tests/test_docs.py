@@ -4,8 +4,10 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -23,15 +25,24 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROO
 OTHERS = {
     "--acp",
     "--bare",
+    "--hard",
     "--help",
     "--no-session-persistence",
     "--recursive",
     "--resume",
     "--safe-mode",
     "--settings",
+    "--user",
 } | {"--trust-all-tools"}
 """Options of other programs that the pages speak of, and the one that Typer adds to each command."""
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)[^\n`]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+TITLED = re.compile(r'^```\w+ title="([^"\n]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+RUN = {ROOT / "docs/tutorial.md"}
+"""Pages whose commands are all run, in their order."""
+SYSTEM = {"systemctl", "journalctl", "docker", "install", "useradd", "chown", "chmod", "cp", "sudo", "systemd-analyze"}
+"""Programs of the operator's, in the pages on deployment alone."""
 
 
 def name(page):
@@ -52,7 +63,7 @@ def commands(page):
     """The command lines of a page: of its shell blocks, and those in running text that begin with a program of ours."""
     for language, block in FENCE.findall(text(page)):
         if language in ("sh", "console", "bash"):
-            lines = block.replace("\\\n", " ").splitlines()
+            lines = block.replace("\\\n", " ").replace("python -m ralph_core ", "ralph ").splitlines()
             if any(line.startswith("$ ") for line in lines):  # the others are what the commands print
                 lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
             yield from (shlex.split(line, comments=True) for line in lines if line.strip())
@@ -88,7 +99,21 @@ class TestCommands:
             elif words[0] == "make":
                 assert set(words[1:]) <= set(targets), words
             else:
-                assert words[0] in ("pip", "cd", "git", "pytest"), f"nobody has tried {words}"
+                tried = ("pip", "cd", "git", "pytest", *(SYSTEM if page.stem in ("deployment", "operations") else ()))
+                assert page in RUN or words[0] in tried, f"nobody has tried {words}"
+
+    @pytest.mark.parametrize("page", [page for page in PAGES if page.stem in ("deployment", "operations")], ids=name)
+    def test_of_the_system_know_their_options(self, page):
+        """By their own words, where they are installed; and the files that they are given exist."""
+        for line in commands(page):
+            words = line[1:] if line[0] == "sudo" else line
+            assert all((ROOT / word).exists() for word in words if word.startswith("deploy/")), words
+            if words[0] in SYSTEM and shutil.which(words[0]):
+                asked = [words[0], words[1], "--help"] if words[0] == "docker" else [words[0], "--help"]
+                done = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+                own = words[: words.index("ralph:0.1.0")] if "ralph:0.1.0" in words and words[1] == "run" else words
+                for option in [word for word in own if word.startswith("--")]:
+                    assert re.search(rf"{option}\b", done.stdout + done.stderr), words
 
     def test_that_do_not_exist_are_found(self):
         assert refusal(["rum"]) == "no command 'rum'"
@@ -172,6 +197,80 @@ class TestLinks:
             assert target.exists(), link
             headings = re.findall(r"^#+ (.*)$", text(target), re.MULTILINE) if anchor else []
             assert not anchor or anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+
+
+class TestTutorial:
+    """The page is followed, command by command, in one shell; what it shows is what they print."""
+
+    def test_is_what_happens(self, tmp_path):
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("RALPH_", "OTEL_", "GIT_"))}
+        env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "HOME": str(tmp_path)}
+        page, folder = text(ROOT / "docs/tutorial.md"), tmp_path
+        files = dict(TITLED.findall(page))
+        assert list(files) == ["PROMPT.md", "check.sh", "agent.sh", "ralph.yml"]
+        printed = ""
+        for language, block in FENCE.findall(page):
+            if language == "text":
+                for line in block.splitlines():
+                    assert any(fnmatchcase(each, line) for each in printed.splitlines()), (line, printed)
+            if language != "sh":
+                continue
+            script = "".join(line + "\n" for line in block.splitlines() if not line.startswith("pip "))
+            done = self.shell(script, folder, env, tmp_path / "where")
+            printed = done.stdout
+            assert done.returncode == 0, (block, printed)
+            folder = Path((tmp_path / "where").read_text().strip())
+            if folder != tmp_path:
+                for title, content in files.items():
+                    (folder / title).write_text(content)
+        assert (tmp_path / "tally.ralph").is_file()
+
+    def shell(self, script, folder, env, where):
+        return subprocess.run(
+            ["sh", "-ec", f"{script}pwd >{where}"],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class TestSite:
+    """`make site`."""
+
+    def test_has_every_page_in_its_navigation(self, site):
+        pages = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
+        front = text(site / "index.html")
+        for page in pages:
+            address = str(page.relative_to(ROOT / "docs").with_suffix("")).replace("index", "")
+            assert (site / address / "index.html").is_file()
+            assert f'href="{address}/"' in front or page.stem == "index", address
+
+    def test_fetches_nothing_from_elsewhere(self, site):
+        for page in site.rglob("*.html"):
+            loaded = re.findall(
+                r"<(?:script|img|iframe|link(?! rel=.canonical))[^>]*(?:src|href)=[\"']?(//|https?:)", text(page)
+            )
+            assert not loaded, page
 
 
 class TestExample:

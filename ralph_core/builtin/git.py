@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ralph_core import statefile
-from ralph_core.builtin import gitrefs, gitsync
+from ralph_core.builtin import gitbundle, gitrefs, gitsync
 from ralph_core.builtin.gitindex import PrivateIndex, delete
 from ralph_core.builtin.gitrepo import Repository, clean_environment, discover, make_private, private
 from ralph_core.builtin.gitreview import GitSettings, publish
@@ -28,6 +28,10 @@ from ralph_core.contracts import Anchor, Context, Lease, Saved, Snapshot
 from ralph_core.errors import StoreError, UnknownName, UserError
 from ralph_core.state import RunState
 
+OWN_REPOSITORY = "repo.git"
+"""Folder of the state directory for the snapshots of a workspace that is in no repository."""
+AROUND, OWN = "repository.bundle", "own.bundle"
+"""Files of a backup: the snapshots in the repository that the workspace is in, and those in Ralph's own."""
 _INDEX = re.compile(r"index-([0-9]+)(\..*)?")
 
 
@@ -59,7 +63,7 @@ class GitStore(LocalStore):
         # Where it is, and the name it goes by in the workspace if that is a link.
         self._excluded = {self._home, context.home.parent.resolve() / context.home.name}
         self._env = clean_environment(context.env)
-        self._private_dir = self._home / "repo.git"
+        self._private_dir = self._home / OWN_REPOSITORY
         self._around: Repository | None = None
         self._commits_too = isinstance(settings, GitSettings) and settings.commit
         self._lines: dict[str, _Line] = {}
@@ -343,6 +347,21 @@ class GitStore(LocalStore):
             if repository.private:  # nobody else ever tidies it up; refs stay files, `_repository` looks for them
                 repository.run("-c", "gc.packRefs=false", "gc", "-q")
         return True
+
+    # --- backups ------------------------------------------------------------------------------------------------------
+
+    def pack(self, folder: Path) -> None:
+        """The refs as bundles: those in the repository around, and those in Ralph's own."""
+        for name, repository in ((AROUND, self._surrounding()), (OWN, self._private())):
+            if repository is not None:
+                gitbundle.write(repository, folder / name)
+
+    def unpack(self, folder: Path) -> None:
+        """Snapshots of the repository around go into that of this workspace, or into Ralph's own where there is none."""
+        for name, around in ((AROUND, self._surrounding()), (OWN, None)):
+            if (folder / name).is_file():
+                repository = around or make_private(self._private_dir, self._workspace, self._env)
+                gitbundle.read(repository, folder / name)
 
     # --- repositories -------------------------------------------------------------------------------------------------
 

@@ -360,6 +360,43 @@ def checkpoints_prune(
     return module.prune(keep, _given(workspace=workspace), config=config)
 
 
+backup = typer.Typer(
+    help="Backups: the state of all runs and their snapshots in one file, to be put back in any clone.",
+    no_args_is_help=True,
+)
+app.add_typer(backup, name="backup")
+
+BackupFile = Annotated[Path, typer.Argument(help="A file that `ralph backup create` has written.")]
+
+
+@backup.command("create")
+def backup_create(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; ralph-TIME.tar.gz without it.")] = None,
+    workspace: Workspace = None,
+    config: Config = None,
+) -> int:
+    """Write the state directory and the snapshots of this workspace to one file; also while a run works."""
+    from . import backup as module
+
+    return module.create(_given(workspace=workspace), config=config, output=output)
+
+
+@backup.command("verify")
+def backup_verify(file: BackupFile) -> int:
+    """Check every file in a backup against its checksum; exit 1 if it is damaged."""
+    from . import backup as module
+
+    return module.verify(file)
+
+
+@backup.command("restore")
+def backup_restore(file: BackupFile, workspace: Workspace = None, config: Config = None) -> int:
+    """Put a backup back, into a workspace without runs; then `ralph resume` goes on there."""
+    from . import backup as module
+
+    return module.restore(file, _given(workspace=workspace), config=config)
+
+
 config = typer.Typer(
     help="The settings: what holds and why, whether it is valid, what may be set.", no_args_is_help=True
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ralph_core.verdicts import ExitCode
+from ralph_core.workspace import moved
 
 from .common import printable, say, session
 from .display import Display, account_lines
@@ -57,7 +58,9 @@ def resume(
     before = session(overrides, config=config, no_plugin=no_plugin)
     run, saved = before.find(run)
     # The workspace as it is found now: the run may have been started from elsewhere.
-    given = {**saved.state.given, **overrides, "workspace": str(before.workspace)}
+    old, now = Path(saved.state.workspace), before.workspace
+    given = {**saved.state.given, **overrides, "workspace": str(now)}
+    given |= {name: str(moved(given[name], old, now)) for name in ("config", "prompt") if given.get(name)}
     config = config or (Path(given["config"]) if given.get("config") else None)
     no_plugin = given["no_plugin"] = [*given.get("no_plugin", ()), *no_plugin]
     flags = {name: value for name, value in given.items() if name not in ("config", "no_plugin")}
