@@ -138,6 +138,11 @@ class TestCommands:
     def test_the_readme_begins_with_the_commands_that_run_and_test(self):
         assert [words[:2] for words in commands(ROOT / "README.md")][:2] == [["make", "run"], ["make", "test"]]
 
+    def test_the_readme_fits_on_a_screen_and_names_tests_that_are_there(self):
+        page = text(ROOT / "README.md")
+        assert len(page.splitlines()) <= 80
+        assert all((ROOT / "tests" / found).is_file() for found in re.findall(r"`(test_\w+\.py)`", page))
+
 
 class TestReference:
     @pytest.mark.parametrize("page", ["reference/settings.md", "reference/hooks.md"])
