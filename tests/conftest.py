@@ -1,15 +1,21 @@
 """`ralph` as a user has it: a real process, in a workspace and a home of its own, with agents that play a script."""
 
 import ctypes
+import fcntl
 import json
 import os
+import pty
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
+import pyte
 import pytest
 
 IDENTITY = {f"GIT_{who}_{what}": f"tester{at}" for who in ("AUTHOR", "COMMITTER") for what, at in (("NAME", ""), ("EMAIL", "@example.org"))}  # fmt: skip
@@ -57,6 +63,59 @@ class Agent:
         return dict(entry.split("=", 1) for entry in entries if entry)
 
 
+class Screen:
+    """A terminal with a `ralph` on it: what it shows, and a keyboard."""
+
+    def __init__(self, command, columns, rows, **options):
+        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self.raw = b""
+        self._stream = pyte.ByteStream(self.screen)
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        terminal = {"stdin": theirs, "stderr": theirs, "stdout": theirs} | options
+        self.process = subprocess.Popen(command, start_new_session=True, **terminal)
+        os.close(theirs)
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        while True:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # nobody has it open any more
+                return
+            with self._lock:
+                self.raw += data
+                self._stream.feed(data)
+
+    @property
+    def lines(self):
+        """What is on the screen."""
+        with self._lock:
+            return [line.rstrip() for line in self.screen.display]
+
+    @property
+    def text(self):
+        return "\n".join(self.lines)
+
+    def type(self, words):
+        os.write(self._ours, words.encode())
+
+    def end(self, *, limit=30.0):
+        """The exit code, when all that was written has been read."""
+        code = self.process.wait(limit)
+        self._reader.join(limit)
+        return code
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5)
+        os.close(self._ours)
+
+
 class Ralph:
     """`ralph` in one workspace, a git repository with one commit."""
 
@@ -74,6 +133,7 @@ class Ralph:
             **IDENTITY,
         }
         self.processes = []
+        self.screens = []
         self.git("init", "-q", "-b", "main")
         self.write("README", "hello\n")
         self.git("add", ".")
@@ -109,6 +169,13 @@ class Ralph:
         )
         self.processes.append(process)
         return process
+
+    def on_screen(self, *arguments, env=None, cwd=None, columns=80, rows=24, **options):
+        """Start `ralph` on a terminal."""
+        command = [sys.executable, "-m", "ralph_core", *map(str, arguments)]
+        env = self.env | {"TERM": "xterm-256color"} | (env or {})
+        self.screens.append(Screen(command, columns, rows, env=env, cwd=cwd or self.workspace, **options))
+        return self.screens[-1]
 
     def flags(self, agent, *more, task="Do what is to be done."):
         """The command line of a run with the command agent."""
@@ -261,6 +328,8 @@ def lasting_ralph(tmp_path_factory):
 
 def used(ralph):
     yield ralph
+    for screen in ralph.screens:
+        screen.close()
     for process in ralph.processes:
         if process.poll() is None:
             process.kill()

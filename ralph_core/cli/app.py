@@ -726,12 +726,14 @@ def doctor(agent: Agent = None, config: Config = None, workspace: Workspace = No
 
 @app.command()
 def init(
-    workspace: Workspace = None, force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False
+    workspace: Workspace = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> int:
-    """Write a PROMPT.md and a ralph.yml to begin with."""
+    """Write a PROMPT.md, and a ralph.yml with the agents and the tests that are found here."""
     from . import init as module
 
-    return module.write(Path(workspace or "."), force=force)
+    return module.write(Path(workspace or "."), force=force, yes=yes)
 
 
 def _given(**options: Any) -> dict[str, Any]:
