@@ -152,12 +152,12 @@ def _session(workspace: Path) -> Session:
     """A session without the settings file: it may be broken, and be about to be written anew."""
     from ralph_core.plugins import build_manager
     from ralph_core.session import Session
-    from ralph_core.settings import Settings
+    from ralph_core.settings import settings_from
     from ralph_core.sources import Sources, environment, plugin_choice
 
-    env = environment()
-    plugins = build_manager(plugin_choice(Sources(), env))
-    return Session(Settings(workspace=str(workspace)), plugins, env, Path.cwd(), given={})
+    env, sources = environment(), Sources({"workspace": str(workspace)})
+    plugins = build_manager(plugin_choice(sources, env))
+    return Session(settings_from(sources), plugins, env, Path.cwd(), given={})
 
 
 def _agent_line(agents: Sequence[str]) -> str:
