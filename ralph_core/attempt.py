@@ -30,7 +30,7 @@ from .events import (
     UsageWindow,
 )
 from .meter import Meter
-from .prompt import claims_completion, compose
+from .prompt import as_ticked, claims_completion, compose
 from .records import Severity
 from .run import Ended, Run
 from .state import RECENT, Attempt, Quota, Spend
@@ -150,7 +150,7 @@ class AttemptRunner:
             run=state.run,
             iteration=self.iteration,
             attempt=number,
-            prompt=compose(parts.words, state, parts.scratchpad, sections, self._said()),
+            prompt=compose(as_ticked(state.task, parts.words), state, parts.scratchpad, sections, self._said()),
             workspace=parts.workspace,
             env=self._environment(),
             host=AgentHost(

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .contracts import Section
 from .errors import UserError
 from .state import RunState, Task
+
+BOX = re.compile(r"^((?:\s|>)*(?:[-*+]|\d{1,9}[.)])\s+\[)([ xX])(?=\]\s)")
+"""The beginning of a line of a task list, as GitHub's Markdown has it, up to the box and what is in it."""
+FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
+LARGE = 20_000
+"""Tokens of a prompt above which it is said what it costs: every iteration pays for it again."""
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """The boxes of the task list in a prompt: `- [x]` is done, `- [ ]` is not."""
+
+    done: int
+    total: int
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} done, {self.left} left"
 
 
 def read_task(text: str | None, path: Path) -> tuple[Task, str]:
@@ -35,8 +58,51 @@ def read_task(text: str | None, path: Path) -> tuple[Task, str]:
 
 
 def digest_of(words: str) -> str:
-    """The SHA-256 of the words, in hexadecimal."""
-    return hashlib.sha256(words.encode()).hexdigest()
+    """The SHA-256 of the words, in hexadecimal. It is the same task when a box in it has been ticked."""
+    unticked = "".join(line[:at] + " " + line[at + 1 :] if at else line for line, at in _lines(words))
+    return hashlib.sha256(unticked.encode()).hexdigest()
+
+
+def as_ticked(task: Task, words: str) -> str:
+    """The words of the task with its boxes as they are in the file now; what else is changed there counts for the next sitting."""
+    now = _in_file(task)
+    return now if now is not None and digest_of(now) == task.digest else words
+
+
+def checklist_of(task: Task) -> Checklist | None:
+    """The task list as it stands in the prompt now; None if there is none."""
+    words = task.text if task.text is not None else _in_file(task)
+    return None if words is None else checklist(words)
+
+
+def checklist(words: str) -> Checklist | None:
+    """The task list in these words; None if there is none."""
+    boxes = [line[at] for line, at in _lines(words) if at]
+    return Checklist(sum(box != " " for box in boxes), len(boxes)) if boxes else None
+
+
+def tokens_in(words: str) -> int:
+    """About how many tokens that is: a quarter of its ASCII characters, and each other character. Models differ."""
+    plain = sum(char.isascii() for char in words) if not words.isascii() else len(words)
+    return -(-plain // 4) + len(words) - plain
+
+
+def _in_file(task: Task) -> str | None:
+    try:
+        return Path(task.path).read_bytes().decode() if task.path is not None else None
+    except (OSError, UnicodeDecodeError):  # the agent's doing; the words that were read at the start are kept
+        return None
+
+
+def _lines(words: str) -> Iterator[tuple[str, int]]:
+    """Each line with the place of what is in its box; 0 if it has none, or is in a block of code."""
+    fence = ""
+    for line in words.splitlines(keepends=True):
+        mark = FENCE.match(line)
+        if mark is not None and (not fence or mark[1].startswith(fence)):
+            fence = "" if fence else mark[1]
+        box = BOX.match(line) if not fence else None
+        yield line, box.start(2) if box is not None else 0
 
 
 def compose(
@@ -51,11 +117,11 @@ def compose(
     parts += [f"# {section.title}\n\n{section.body}" for section in sections]
     if said:
         parts.append("\n\n".join(["# Said meanwhile by the person who started you", *said]))
-    parts.append(_context(state, scratchpad))
+    parts.append(_context(state, scratchpad, checklist(words)))
     return "\n\n".join(parts) + "\n"
 
 
-def _context(state: RunState, scratchpad: Path) -> str:
+def _context(state: RunState, scratchpad: Path, tasks: Checklist | None) -> str:
     last = state.recent[-1] if state.recent else None
     lines = [
         "# How this works",
@@ -65,6 +131,10 @@ def _context(state: RunState, scratchpad: Path) -> str:
         f"Your notes from one iteration to the next are in {scratchpad}: read them first if they are there, and leave there",
         "what the next iteration has to know. Do one sensible piece of the task, check that it works, and end.",
     ]
+    if tasks is not None and state.task.path is not None:
+        lines.append(
+            f"The task has a list with boxes, {tasks}: tick in {state.task.path} what you have done and checked."
+        )
     if last is not None and last.result != "finished":
         lines.append(f"The iteration before this one did not end well: {last.message or last.result}.")
     failed = [gate for gate in state.gates if not gate.passed]

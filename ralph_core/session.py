@@ -16,7 +16,7 @@ from .environment import environment_of, withheld
 from .errors import AgentUnavailable, UnknownName, UserError
 from .meter import complaint, overshoot
 from .plugins import KINDS
-from .prompt import read_task
+from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
 from .sitting import Account, Cast, Ground, Sitting, changed_files
 from .workspace import check_workspace, moved
@@ -143,7 +143,7 @@ class Session(Ground):
         check_workspace(self.workspace, self.home)
         task, words = read_task(text, self._prompt_path())
         cast, notes = self.cast()
-        return self._told(asyncio.run(Sitting(self, cast, task, words, notes).sit()))
+        return self._told(asyncio.run(Sitting(self, cast, task, words, [*_size(words), *notes]).sit()))
 
     def resume(self, run: str, saved: Saved, *, rollback: bool = False) -> Account:
         """Go on with a run; with `rollback`, from the files of its last snapshot. Raises `UserError` if that can't be."""
@@ -159,7 +159,8 @@ class Session(Ground):
         if task.digest != state.task.digest:
             notes.append("the prompt has changed since the run started: the new one is used")
         cast, more = self.cast()
-        return self._told(asyncio.run(Sitting(self, cast, task, words, notes + more).sit(state, rollback=rollback)))
+        notes = [*notes, *_size(words), *more]
+        return self._told(asyncio.run(Sitting(self, cast, task, words, notes).sit(state, rollback=rollback)))
 
     def _told(self, account: Account) -> Account:
         """The account, after the command `on_done` was told of it; with a note if that went wrong."""
@@ -175,10 +176,11 @@ class Session(Ground):
         check_workspace(self.workspace, self.home)
         task, words = read_task(text, self._prompt_path())
         cast, notes = self.cast()
+        notes = [*_size(words), *notes]
         return {
             "workspace": self.workspace,
             "agents": ", ".join(cast.agents),
-            "prompt": f"{task.path or 'from the command line'} ({len(words)} characters)",
+            "prompt": f"{task.path or 'from the command line'} ({len(words)} characters, about {tokens_in(words)} tokens)",
             "limits": ", ".join(f"{name} {value}" for name, value in asdict(self.settings.limits).items()),
             "policies": ", ".join(name for name, _, _ in cast.policies),
             "store": self.settings.store,
@@ -241,3 +243,12 @@ class Session(Ground):
             if policy.concerned:
                 built.append((name, plugin, policy))
         return built
+
+
+def _size(words: str) -> Iterator[str]:
+    """What to say of a prompt that is large."""
+    if (tokens := tokens_in(words)) > LARGE:
+        yield (
+            f"the prompt is large: about {tokens} tokens (a quarter of its ASCII characters, and each other one), "
+            "which every iteration pays for; let it name files for the agent to read instead"
+        )

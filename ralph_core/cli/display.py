@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ralph_core.prompt import checklist_of
+
 from .common import printable, say
 
 if TYPE_CHECKING:
@@ -48,9 +50,11 @@ class Display:
         message = printable(record.message)
         kind = record.type
         if kind == "iteration.started":
+            tasks = checklist_of(state.task)
             return (
                 f"─── iteration {record.iteration} of {state.limits.iterations} · {clock(state.elapsed)} of "
                 f"{clock(state.limits.runtime)} · {spend(state.spend)}"
+                + (f" · {tasks.left} of {tasks.total} tasks left" if tasks is not None else "")
             )
         if kind == "agent.started":
             return f"  {record.actor} at work"
@@ -92,6 +96,8 @@ def account_lines(account: Account) -> Iterator[str]:
     failed = f", {state.failures} of them failed" if state.failures else ""
     yield f"  run         {state.run}"
     yield f"  iterations  {state.finished} of {state.limits.iterations}{failed}"
+    if (tasks := checklist_of(state.task)) is not None:
+        yield f"  tasks       {tasks}"
     yield f"  time        {clock(state.elapsed)}"
     yield f"  spent       {spend(state.spend)}"
     yield from _files(account)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ralph_core.prompt import checklist_of
 from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import live
 
@@ -22,13 +23,17 @@ def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, 
     state = saved.state
     holder = live(here.workspace, here.home)
     now = condition(state, holder.run if holder is not None else None)
+    tasks = checklist_of(state.task)
     if as_json:
-        say_json({**asdict(state), "condition": now, "note": saved.note})
+        listed = {**asdict(tasks), "left": tasks.left} if tasks is not None else None
+        say_json({**asdict(state), "condition": now, "tasks": listed, "note": saved.note})
         return ExitCode.COMPLETED
     say(f"run         {run}, started {since(state.started)}")
     say(f"condition   {now}{f': {printable(state.outcome.reason)}' if state.outcome else ''}")
     say(f"agent       {state.agent or 'none yet'}")
     say(f"iterations  {state.finished} of {state.limits.iterations}, {state.failures} failed")
+    if tasks is not None:
+        say(f"tasks       {tasks}")
     say(f"time        {clock(state.elapsed)} of {clock(state.limits.runtime)}")
     say(f"spent       {spend(state.spend)}")
     say(f"snapshot    {state.snapshot or 'none'}")
