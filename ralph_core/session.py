@@ -13,13 +13,14 @@ from .audit import Selected
 from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
 from .environment import environment_of, withheld
-from .errors import AgentUnavailable, UnknownName, UserError
+from .errors import AgentUnavailable, PluginFault, UnknownName, UserError
 from .meter import complaint, overshoot
 from .plugins import KINDS
 from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
-from .sitting import Account, Cast, Ground, Sitting, changed_files
+from .sitting import Account, Cast, Ground, Sitting, changed_files, new_run_id
 from .workspace import check_workspace, moved
+from .worktrees import Worktree, add, all_of, remove
 
 AUTO = "auto"
 AUTO_ORDER = ("claude", "gemini", "q", "kiro", "codex")
@@ -138,12 +139,59 @@ class Session(Ground):
 
     # --- runs ---
 
-    def start(self, text: str | None = None) -> Account:
-        """Start a run, or go on with the one that was cut short on the same task. Raises `UserError` before any effect."""
+    def start(self, text: str | None = None, *, worktree: bool = False) -> Account:
+        """Start a run, or go on with the one that was cut short on the same task. Raises `UserError` before any effect.
+
+        With `worktree` it is always a new one, in a git worktree of its own.
+        """
         check_workspace(self.workspace, self.home)
+        if worktree:
+            read_task(text, self._prompt_path())
+            return self._start_apart(text)
         task, words = read_task(text, self._prompt_path())
         cast, notes = self.cast()
         return self._told(asyncio.run(Sitting(self, cast, task, words, [*_size(words), *notes]).sit()))
+
+    def _start_apart(self, text: str | None) -> Account:
+        """Start a run in a worktree; if it can't begin, the worktree goes again."""
+        made = add(self.workspace, self.home, new_run_id(), self.env)
+        try:
+            given = {**self.given, "home": str(made.home)}
+            if self.sources.file is not None:  # as it is here, committed or not
+                given["config"] = str(self.sources.file.absolute())
+            if text is None:
+                given["prompt"] = str(self._prompt_in(made))
+            there = self._moved(made, prompt=given.get("prompt", self.settings.prompt))
+            there.given, there.named = given, made.run
+            return there.start(text)
+        except (UserError, PluginFault):
+            remove(made, self.env)
+            raise
+
+    def _prompt_in(self, made: Worktree) -> Path:
+        """The prompt that a run in a worktree goes by, where its agent may tick boxes: the committed one, or else a copy."""
+        path = self._prompt_path().resolve()
+        words = path.read_bytes()
+        if path.is_relative_to(self.workspace):
+            there = made.workspace / path.relative_to(self.workspace)
+            if there.is_file() and there.read_bytes() == words:
+                return there
+        copy = made.home / "PROMPT.md"
+        copy.write_bytes(words)
+        return copy
+
+    def _moved(self, there: Worktree, **changes: Any) -> Session:
+        """The same session, in a worktree."""
+        place = {"workspace": str(there.workspace), "home": str(there.home)}
+        return replace(self, settings=self.settings.model_copy(update={**place, **changes}))
+
+    def worktrees(self) -> dict[str, Session]:
+        """The runs of this workspace that have a worktree of their own, the newest first, each with its session."""
+        return {run: self._moved(there) for run, there in all_of(self.workspace, self.home, self.env).items()}
+
+    def of(self, run: str) -> Session:
+        """The session in which that run is: its worktree's, or this one."""
+        return self.worktrees().get(run, self)
 
     def resume(self, run: str, saved: Saved, *, rollback: bool = False) -> Account:
         """Go on with a run; with `rollback`, from the files of its last snapshot. Raises `UserError` if that can't be."""
@@ -201,17 +249,21 @@ class Session(Ground):
             f"no audit sink is chosen that has the capability {capability.value}", mend="audit_sinks: [file]"
         )
 
-    def find(self, run: str | None) -> tuple[str, Saved]:
-        """A run of this workspace, by id or an unambiguous beginning of it; the latest without one. Raises `UserError`."""
-        store = self.store()
-        runs = store.runs()
+    def find(self, run: str | None) -> tuple[Session, str, Saved]:
+        """A run of this workspace or of its worktrees, by id or an unambiguous beginning of it; the latest without one.
+
+        With it comes the session in which it is. Raises `UserError`.
+        """
+        apart = self.worktrees()
+        runs = sorted({*self.store().runs(), *apart}, reverse=True)
         if run is None:
             if not runs:
                 raise UserError(f"there is no run in {self.workspace} yet", mend="start one with `ralph run`")
-            return runs[0], store.load(runs[0])
+            run = runs[0]
         matching = [known for known in runs if known.startswith(run)] if run else []
         run = matching[0] if len(matching) == 1 else run
-        return run, store.load(run)
+        here = apart.get(run, self)
+        return here, run, here.store().load(run)
 
     def _prompt_path(self) -> Path:
         return self.workspace / self.settings.prompt

@@ -85,7 +85,8 @@ class Ground:
 
     An observer with a true attribute `interactive` asks a person itself when it sees a record `approval.started`.
     `given` is what the command line said, for a later resume; `calls` are hook calls made before there was a trace;
-    `sources` says of each setting where it was made; `ready` is called when all is put together and the loop begins.
+    `sources` says of each setting where it was made; `ready` is called when all is put together and the loop begins;
+    `named` is the id that a new run gets, if it is given one.
     """
 
     settings: Settings
@@ -98,6 +99,7 @@ class Ground:
     reload: Callable[[], Settings] | None = None
     ready: Callable[[], None] = lambda: None
     sources: Sources = field(default_factory=Sources)
+    named: str | None = None
 
     def __post_init__(self) -> None:
         self.workspace = self.settings.workspace_path(self.cwd)
@@ -134,7 +136,7 @@ class Sitting:
     async def _locked(self, run: RunState | None, monitor: Monitor, *, rollback: bool) -> Account:
         ground, notes = self.ground, self.notes
         ensure_home(ground.home)
-        run_id = run.run if run is not None else new_run_id()
+        run_id = run.run if run is not None else ground.named or new_run_id()
         lock = WorkspaceLock(ground.workspace, ground.home)
         lock.acquire(Holder(os.getpid(), run_id, time.time()))
         try:

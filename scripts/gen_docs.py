@@ -38,7 +38,7 @@ FLAGS = {
     "from_": "agents.replay.run",
 }
 """Options of `ralph run` that set a setting of another name."""
-NO_SETTINGS = ("text", "config", "quiet", "events", "debug")
+NO_SETTINGS = ("worktree", "text", "config", "quiet", "events", "debug")
 """Options of `ralph run` that are no settings: the prompt itself, the settings file, what is printed, and a short form."""
 
 SETTINGS_HEAD = """\

@@ -148,6 +148,9 @@ def run(
     on_done: OnDone = None,
     quiet: Quiet = False,
     events: Events = False,
+    worktree: Annotated[
+        bool, typer.Option("--worktree", help="In a git worktree of its own, on a branch ralph/RUN.")
+    ] = False,
     verbose: Verbose = False,
     dry_run: DryRun = False,
 ) -> int:
@@ -181,8 +184,8 @@ def run(
         dry_run=dry_run or None,
         **{"agents.command.command": command, "agents.replay.run": from_},
     )
-    shown = module.Shown(quiet=quiet, events=events)
-    return module.start(overrides, text=text, config=config, no_plugin=tuple(no_plugin or ()), shown=shown)
+    shown, without = module.Shown(quiet=quiet, events=events), tuple(no_plugin or ())
+    return module.start(overrides, text=text, config=config, no_plugin=without, shown=shown, worktree=worktree)
 
 
 @app.command()
@@ -598,6 +601,19 @@ def runs(config: Config = None, workspace: Workspace = None, json_output: Json =
     from . import runs as module
 
     return module.show(_given(workspace=workspace), config=config, as_json=json_output)
+
+
+@app.command()
+def clean(
+    keep: Annotated[int, typer.Option("--keep", min=0, help="How many ended runs to keep.")] = 10,
+    config: Config = None,
+    workspace: Workspace = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and leave it.")] = False,
+) -> int:
+    """Forget all but the last runs that have ended, with their worktrees if no work would be lost, and leftovers."""
+    from . import clean as module
+
+    return module.tidy(keep, _given(workspace=workspace), config=config, dry_run=dry_run)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ralph_core.approvals import DENIED, GRANTED, Approval, Book, NotPending, approval_path, brief, decide
 from ralph_core.errors import UserError
@@ -17,11 +17,14 @@ from ralph_core.workspace import is_held
 from .common import printable, say, say_json, session, table
 from .display import since
 
+if TYPE_CHECKING:
+    from ralph_core.session import Session
+
 
 def show_list(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print the approvals of a run, those that wait first."""
     here = session(overrides, config=config)
-    run, _ = here.find(run)
+    here, run, _ = here.find(run)
     live = is_held(here.workspace, here.home, run)
     found = sorted(Book(here.home / "runs" / run).all(), key=lambda each: not (live and each.open))
     if as_json:
@@ -38,12 +41,20 @@ def answer(name: str, overrides: Mapping[str, Any], *, config: Path | None, gran
     if os.environ.get(MARKER):
         raise UserError("an agent can't answer for a person", mend="use a terminal that a run has not started")
     here = session(overrides, config=config)
+    here = next((each for each in here.worktrees().values() if _has(each, name)), here)
     path = approval_path(here.home, name)
     if not is_held(here.workspace, here.home, path.parent.parent.name):
         raise NotPending(f"approval {name} is not pending: nothing works on its run", mend="see `ralph approvals list`")
     approval = decide(path, GRANTED if grant else DENIED, always=always, by="ralph approvals")
     say(f"{approval.state}    {approval.tool}({printable(brief(approval.arguments))})")
     return ExitCode.COMPLETED
+
+
+def _has(here: Session, name: str) -> bool:
+    try:
+        return approval_path(here.home, name).is_file()
+    except UserError:
+        return False
 
 
 def _state(approval: Approval, *, live: bool) -> str:

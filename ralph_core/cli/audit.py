@@ -51,7 +51,7 @@ def query(
     here = session(overrides, config=config)
     if all_ and wanted.get("after"):
         raise UserError("--after continues the page of one run", mend="name the run, or narrow it down with --since")
-    run = None if all_ else _run(here, run)
+    here, run = _place(here, run, all_=all_)
     page = wanted.get("limit") or PAGE
     asked = replace(_filter(wanted), run=run, limit=page + 1)
     found = list(here.auditor(Capability.QUERY).query(asked))
@@ -72,7 +72,7 @@ def query(
 def tail(run: str | None, count: int, overrides: Mapping[str, Any], *, config: Path | None, follow: bool) -> int:
     """Print the last records of a run and, with `follow`, those that come, until nobody works on it any more."""
     here = session(overrides, config=config)
-    run = _run(here, run)
+    here, run = _run(here, run)
     sink = here.auditor(Capability.QUERY)
     last: list[AuditRecord] = []
     for record in sink.query(AuditFilter(run=run)):
@@ -97,7 +97,8 @@ def tail(run: str | None, count: int, overrides: Mapping[str, Any], *, config: P
 def verify(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool, all_: bool) -> int:
     """Check the chain of a run's records, or of all runs, against the anchors; exit 1 names the first bad record."""
     here = session(overrides, config=config)
-    runs = _all_runs(here) if all_ else [_run(here, run)]
+    here, run = _place(here, run, all_=all_)
+    runs = _all_runs(here) if run is None else [run]
     results = [_checked(here, each) for each in runs]
     bad = any(result.problem for result in results)
     if as_json:
@@ -143,7 +144,8 @@ def export(
 ) -> int:
     """Write all records that match, as JSON lines or CSV, to a file or standard output."""
     here = session(overrides, config=config)
-    asked = replace(_filter(wanted), run=None if all_ else _run(here, run))
+    here, run = _place(here, run, all_=all_)
+    asked = replace(_filter(wanted), run=run)
     records = here.auditor(Capability.QUERY).query(asked)
     with _written(output) as stream:
         if form == "csv":
@@ -158,7 +160,8 @@ def decrypt(
 ) -> int:
     """Write the lines of the account as they were before they were encrypted, to the byte."""
     here = session(overrides, config=config)
-    marker = b"" if all_ else _run(here, run).encode()
+    here, run = _place(here, run, all_=all_)
+    marker = (run or "").encode()
     with _written(output) as stream:
         for place, line in here.auditor(Capability.VERIFY).lines():
             if line == b"\n":
@@ -233,15 +236,21 @@ def prune(days: float | None, overrides: Mapping[str, Any], *, config: Path | No
 # --- what they share --------------------------------------------------------------------------------------------------
 
 
-def _run(here: Session, run: str | None) -> str:
-    """The id of a run: of one that there is, or of one of which only the account is left."""
+def _place(here: Session, run: str | None, *, all_: bool) -> tuple[Session, str | None]:
+    """Where the account is that is asked for, and the run; None for all that are in it."""
+    return (here, None) if all_ else _run(here, run)
+
+
+def _run(here: Session, run: str | None) -> tuple[Session, str]:
+    """The id of a run, and its session: of one that there is, or of one of which only the account is left."""
     try:
-        return here.find(run)[0]
+        there, run, _ = here.find(run)
+        return there, run
     except (UserError, StoreError):
         known = [each for each in _all_runs(here) if run is None or each.startswith(run)]
         if not known or (run is not None and len(known) > 1):
             raise
-        return known[-1]
+        return here, known[-1]
 
 
 def _all_runs(here: Session) -> list[str]:

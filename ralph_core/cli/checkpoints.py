@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def show_list(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print a row for each snapshot of a run."""
     here = session(overrides, config=config)
-    run, _ = here.find(run)
+    here, run, _ = here.find(run)
     snapshots = here.store().history(run)
     if as_json:
         say_json([asdict(snapshot) for snapshot in snapshots])
@@ -41,7 +41,7 @@ def show_list(run: str | None, overrides: Mapping[str, Any], *, config: Path | N
 def show(ref: str, overrides: Mapping[str, Any], *, config: Path | None) -> int:
     """Print one snapshot and the files that it changed."""
     here = session(overrides, config=config)
-    ref = _full(here, ref)
+    here, ref = _full(here, ref)
     snapshot = _snapshot(here, ref)
     brought = here.store().diff(ref)
     say(f"snapshot   {snapshot.ref}")
@@ -57,7 +57,8 @@ def show(ref: str, overrides: Mapping[str, Any], *, config: Path | None) -> int:
 def diff(ref: str, other: str | None, overrides: Mapping[str, Any], *, config: Path | None) -> int:
     """Print a unified diff."""
     here = session(overrides, config=config)
-    changes = here.store().diff(_full(here, ref), _full(here, other) if other is not None else None)
+    there, ref = _full(here, ref)
+    changes = there.store().diff(ref, _full(here, other)[1] if other is not None else None)
     sys.stdout.buffer.write(changes)
     return ExitCode.COMPLETED
 
@@ -65,7 +66,8 @@ def diff(ref: str, other: str | None, overrides: Mapping[str, Any], *, config: P
 def restore(ref: str, into: Path | None, overrides: Mapping[str, Any], *, config: Path | None) -> int:
     """Put files back; not while a run works in this workspace."""
     here = session(overrides, config=config)
-    ref = _snapshot(here, _full(here, ref)).ref
+    here, ref = _full(here, ref)
+    ref = _snapshot(here, ref).ref
     lock = WorkspaceLock(here.workspace, here.home)
     lock.acquire(Holder(os.getpid(), "restore", 0.0))
     try:
@@ -87,12 +89,13 @@ def prune(keep: int, overrides: Mapping[str, Any], *, config: Path | None) -> in
     return ExitCode.COMPLETED
 
 
-def _full(here: Session, ref: str) -> str:
-    """The full ref: a bare number means the latest run."""
+def _full(here: Session, ref: str) -> tuple[Session, str]:
+    """The full ref, and the session of its run: a bare number means the latest run."""
     if "/" not in ref:
-        run, _ = here.find(None)
-        return f"refs/ralph/{run}/{ref.zfill(4)}"
-    return ref if ref.startswith("refs/") else f"refs/ralph/{ref}"
+        here, run, _ = here.find(None)
+        return here, f"refs/ralph/{run}/{ref.zfill(4)}"
+    ref = ref if ref.startswith("refs/") else f"refs/ralph/{ref}"
+    return here.of(ref.removeprefix("refs/ralph/").partition("/")[0]), ref
 
 
 def _snapshot(here: Session, ref: str) -> Snapshot:

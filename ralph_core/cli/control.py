@@ -28,7 +28,7 @@ LOOK = 0.1
 def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: bool) -> int:
     """Ask the live run to end: after the iteration in hand, or now."""
     here = session(overrides, config=config)
-    holder = _live(here)
+    here, holder = _live(here)
     try:
         os.kill(holder.pid, signal.SIGTERM if now else signal.SIGINT)
     except PermissionError:
@@ -45,7 +45,8 @@ def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: 
 def pause(overrides: Mapping[str, Any], *, config: Path | None, off: bool) -> int:
     """Have the live run pause before its next iteration, or go on."""
     here = session(overrides, config=config)
-    run = _live(here).run
+    here, holder = _live(here)
+    run = holder.run
     desk = Desk(here.home / "runs" / run)
     if not off:
         desk.pause()
@@ -61,7 +62,8 @@ def steer(text: str, run: str | None, overrides: Mapping[str, Any], *, config: P
     holder = live(here.workspace, here.home)
     if run is None and holder is not None:
         run = holder.run
-    run, saved = here.find(run)
+    here, run, saved = here.find(run)
+    holder = live(here.workspace, here.home)
     if saved.state.outcome is not None and not saved.state.outcome.resumable:
         raise UserError(f"run {run} is complete", mend="start another one with `ralph run`")
     Desk(here.home / "runs" / run).say(sys.stdin.read() if text == "-" else text)
@@ -70,8 +72,13 @@ def steer(text: str, run: str | None, overrides: Mapping[str, Any], *, config: P
     return ExitCode.COMPLETED
 
 
-def _live(here: Session) -> Holder:
-    holder = live(here.workspace, here.home)
-    if holder is None:
+def _live(here: Session) -> tuple[Session, Holder]:
+    """The run that is at work: the workspace's own, or else the only one in its worktrees. Raises `UserError`."""
+    places = (here, *here.worktrees().values())
+    found = [(each, holder) for each in places if (holder := live(each.workspace, each.home)) is not None]
+    if not found:
         raise UserError(f"no run is at work in {here.workspace}", mend="`ralph runs` lists those that were")
-    return holder
+    if len(found) > 1 and found[0][0] is not here:
+        which = ", ".join(str(each.workspace) for each, _ in found)
+        raise UserError(f"several runs are at work, in {which}", mend="say which with --workspace")
+    return found[0]

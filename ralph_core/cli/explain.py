@@ -38,7 +38,7 @@ TOLD = (
 def explain(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print every verdict of a run with its time, policy, figures and reason, and what else decided how it went."""
     here = session(overrides, config=config)
-    run, _ = here.find(run)
+    here, run, _ = here.find(run)
     records = [record for record in here.account_of(AuditFilter(run=run)) if record.type in TOLD]
     if as_json:
         say_json([fields_of(record) for record in records])
@@ -54,7 +54,7 @@ def replay(run: str | None, settings: Sequence[str], overrides: Mapping[str, Any
     """Ask the policies as they would be with other settings about the moments of a run; exit 3 if they would stop it."""
     changed = dict(_assignment(item) for item in settings)
     here = session({**overrides, **changed}, config=config)
-    run, _ = here.find(run)
+    here, run, _ = here.find(run)
     moments = read_moments(here.home / "runs" / run)
     count, state, ruling, denied = asyncio.run(_first_stop(here, moments))
     if state is None:

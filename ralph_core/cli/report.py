@@ -78,7 +78,7 @@ class Step:
 def write(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, output: Path | None) -> int:
     """Make the page of a run."""
     here = session(overrides, config=config)
-    run, saved = here.find(run)
+    here, run, saved = here.find(run)
     folder = here.home / "runs" / run
     path = output or folder / "report.html"
     try:

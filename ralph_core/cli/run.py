@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ralph_core.errors import UserError
 from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import moved
 
@@ -35,13 +36,16 @@ def start(
     config: Path | None,
     no_plugin: Sequence[str],
     shown: Shown,
+    worktree: bool = False,
 ) -> int:
     """Start a run and show it until its end; the exit code is the outcome's."""
+    if worktree and "stores.git.commit" in overrides:
+        raise UserError("--worktree and --commit both make the branch ralph/RUN", mend="choose one of them")
     here = session(overrides, config=config, no_plugin=no_plugin)
     if here.settings.dry_run:
         return _preview(here, text)
     with _observed(here, shown):
-        account = here.start(text)
+        account = here.start(text, worktree=worktree)
     return _tell(account, shown)
 
 
@@ -56,7 +60,7 @@ def resume(
 ) -> int:
     """Go on with a run, as if its command line were given again with `overrides` added."""
     before = session(overrides, config=config, no_plugin=no_plugin)
-    run, saved = before.find(run)
+    before, run, saved = before.find(run)
     # The workspace as it is found now: the run may have been started from elsewhere.
     old, now = Path(saved.state.workspace), before.workspace
     given = {**saved.state.given, **overrides, "workspace": str(now)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ralph_core.errors import StoreError
+from ralph_core.errors import StoreError, UserError
 from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import live
 
@@ -24,9 +24,8 @@ WORDS = 50
 def show(overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print the runs of the workspace, the newest first."""
     here = session(overrides, config=config)
-    holder = live(here.workspace, here.home)
-    at_work = holder.run if holder is not None else None
-    states = list(_states(here))
+    at_work = {holder.run for each in (here, *here.worktrees().values()) if (holder := live(each.workspace, each.home))}
+    states = _states(here)
     if as_json:
         say_json([_object(state, at_work) for state in states])
         return ExitCode.COMPLETED
@@ -39,24 +38,25 @@ def show(overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) ->
     return ExitCode.COMPLETED
 
 
-def condition(state: RunState, at_work: str | None) -> str:
+def condition(state: RunState, at_work: Collection[str]) -> str:
     """In a word what has become of a run: its outcome, or that it is at work, or was cut short."""
-    if state.run == at_work:
+    if state.run in at_work:
         return "running"
     return state.outcome.kind.value if state.outcome is not None else "cut short"
 
 
 def _states(here: Session) -> list[RunState]:
-    store, found = here.store(), []
-    for run in store.runs():
+    """Of the runs here and in worktrees, the newest first."""
+    store, apart, found = here.store(), here.worktrees(), []
+    for run in sorted({*store.runs(), *apart}, reverse=True):
         try:
-            found.append(store.load(run).state)
-        except StoreError:  # pruned meanwhile
+            found.append((apart[run].store() if run in apart else store).load(run).state)
+        except (StoreError, UserError):  # pruned meanwhile, or not begun yet
             continue
     return found
 
 
-def _cells(state: RunState, at_work: str | None) -> tuple[str, ...]:
+def _cells(state: RunState, at_work: Collection[str]) -> tuple[str, ...]:
     return (
         state.run,
         since(state.started),
@@ -73,7 +73,7 @@ def _task(state: RunState) -> str:
     return printable(words[:WORDS] + ("…" if len(words) > WORDS else ""))
 
 
-def _object(state: RunState, at_work: str | None) -> dict[str, Any]:
+def _object(state: RunState, at_work: Collection[str]) -> dict[str, Any]:
     tokens = state.spend.tokens
     return {
         "run": state.run,

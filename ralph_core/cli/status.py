@@ -19,16 +19,19 @@ from .runs import condition
 def show(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print the state of a run."""
     here = session(overrides, config=config)
-    run, saved = here.find(run)
+    apart = here.worktrees()
+    here, run, saved = here.find(run)
     state = saved.state
     holder = live(here.workspace, here.home)
-    now = condition(state, holder.run if holder is not None else None)
+    now = condition(state, [holder.run] if holder is not None else ())
     tasks = checklist_of(state.task)
     if as_json:
         listed = {**asdict(tasks), "left": tasks.left} if tasks is not None else None
         say_json({**asdict(state), "condition": now, "tasks": listed, "note": saved.note})
         return ExitCode.COMPLETED
     say(f"run         {run}, started {since(state.started)}")
+    if run in apart:
+        say(f"worktree    {state.workspace}, on branch ralph/{run}")
     say(f"condition   {now}{f': {printable(state.outcome.reason)}' if state.outcome else ''}")
     say(f"agent       {state.agent or 'none yet'}")
     say(f"iterations  {state.finished} of {state.limits.iterations}, {state.failures} failed")

@@ -37,7 +37,7 @@ def show(
 ) -> int:
     """Draw the trace of a run, or write it as a page."""
     here = session(overrides, config=config)
-    run, _ = here.find(run)
+    here, run, _ = here.find(run)
     tops = read_trace(here.home / "runs" / run)
     if as_json:
         say_json(redactor(here).value([_plain(span) for top in tops for span in top.walk()]))

@@ -1,0 +1,95 @@
+"""`ralph clean`: what runs have left behind, and nothing that is at work or that holds somebody's work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ralph_core.errors import StoreError, UserError, WorkspaceBusy
+from ralph_core.verdicts import ExitCode
+from ralph_core.workspace import Holder, WorkspaceLock, is_held
+from ralph_core.worktrees import all_of, remove, work_in
+
+from .common import printable, say, session
+
+if TYPE_CHECKING:
+    from ralph_core.session import Session
+    from ralph_core.worktrees import Worktree
+
+
+def tidy(keep: int, overrides: Mapping[str, Any], *, config: Path | None, dry_run: bool) -> int:
+    """Forget the ended runs but the last `keep`, in worktrees or not, and remove leftovers."""
+    here = session(overrides, config=config)
+    trees, apart = all_of(here.workspace, here.home, here.env), here.worktrees()
+    ended = sorted(_ended(here, apart), reverse=True)
+    gone, done = ended[keep:], "would go" if dry_run else "gone"
+    for run in gone:
+        if run not in apart:
+            say(f"{done:<9} run {run}")
+            continue
+        why = work_in(trees[run], here.env) if dry_run else _removed(apart[run], trees[run])
+        say(
+            f"kept      run {run}: {printable(why)} ({trees[run].path})"
+            if why
+            else f"{done:<9} run {run}, with its worktree"
+        )
+    if not dry_run:
+        here.store().prune(sum(run not in apart for run in ended[:keep]))
+    for path in _leftovers(here, {run for run in gone if run not in apart} if dry_run else set()):
+        say(f"{done:<9} {path}")
+        if not dry_run:
+            _discard(path)
+    if not gone:
+        say(f"no more than {keep} runs have ended")
+    return ExitCode.COMPLETED
+
+
+def _ended(here: Session, apart: Mapping[str, Session]) -> Iterator[str]:
+    """The runs that have an outcome, and at which nobody is at work."""
+    store = here.store()
+    for run in {*store.runs(), *apart}:
+        there = apart.get(run, here)
+        try:
+            state = (there.store() if run in apart else store).load(run).state
+        except (StoreError, UserError):  # it has no state that loads; `ralph status` says why
+            continue
+        if state.outcome is not None and not is_held(there.workspace, there.home, run):
+            yield run
+
+
+def _removed(there: Session, tree: Worktree) -> str:
+    """Remove the worktree of a run and forget its snapshots; why not, or ""."""
+    lock = WorkspaceLock(there.workspace, there.home)
+    try:
+        lock.acquire(Holder(os.getpid(), "clean", time.time()))
+    except WorkspaceBusy as busy:  # it was resumed this moment
+        return str(busy)
+    try:
+        why = work_in(tree, there.env)
+        if not why:
+            there.store().prune(0)
+            why = remove(tree, there.env)
+        return why
+    finally:
+        lock.release()
+
+
+def _leftovers(here: Session, forgotten: set[str]) -> Iterator[Path]:
+    """What stays when a run is forgotten: its figures for exporters; and halves of folders of which the removal was cut short."""
+    runs = here.home / "runs"
+    yield from sorted(runs.glob(".forgotten-*"))
+    for path in sorted((here.home / "metrics").glob("state_*.json")):
+        run = path.stem.removeprefix("state_")
+        if run in forgotten or not (runs / run).is_dir():
+            yield path
+
+
+def _discard(path: Path) -> None:
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} can't be removed: {error.strerror}") from error
