@@ -34,12 +34,18 @@ class Display:
     def __call__(self, record: AuditRecord, state: RunState) -> None:
         line = self._line(record, state)
         if line is not None:
-            say(line, self._stream)
+            self._print(line)
         if record.type == "approval.started" and self.interactive:
             from .terminal import Terminal  # only where somebody is asked
 
             self._terminal = self._terminal or Terminal()
             self._terminal.ask(Path(str(record.data["file"])))
+
+    def _print(self, line: str) -> None:
+        say(line, self._stream)
+
+    def close(self) -> None:
+        """Nothing more is shown."""
 
     @property
     def interactive(self) -> bool:
@@ -61,7 +67,7 @@ class Display:
         if kind == "agent.text" and self._verbose:
             return f"  │ {message}"
         if kind == "tool.started":
-            return f"  ⚙ {message} {_brief(record.data.get('input'))}".rstrip()
+            return f"  ⚙ {message} {brief(record.data.get('input'))}".rstrip()
         if kind in ("tool.failed", "tool.abandoned"):
             return f"  ⚙ {kind.removeprefix('tool.')}: {message}"
         if kind in ("agent.finished", "agent.failed", "agent.abandoned"):
@@ -129,8 +135,14 @@ def spend(spent: Spend) -> str:
     if spent.cost is None:
         return f"{tokens}, cost unknown"
     more = f" and an unknown cost of {spent.unmetered} attempt(s)" if spent.unmetered else ""
-    about = "≈ " if spent.estimated else ""
-    return f"{tokens}, {about}${spent.cost:.4f}{more}"
+    return f"{tokens}, {dollars(spent)}{more}"
+
+
+def dollars(spent: Spend) -> str:
+    """The known cost; ≈ marks an estimate."""
+    if spent.cost is None:
+        return "unknown"
+    return f"{'≈ ' if spent.estimated else ''}${spent.cost:.4f}"
 
 
 def clock(seconds: float) -> str:
@@ -148,7 +160,7 @@ def since(timestamp: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
     """The most telling argument of a tool call, in few characters."""
     if not isinstance(value, Mapping):
         return ""

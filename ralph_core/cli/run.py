@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,19 +80,36 @@ def resume(
 def _observed(here: Session, shown: Shown) -> Iterator[None]:
     """While the block runs a run, show what is to be seen of it, and say by a file which process does it."""
     here.ready = _settle
+    display = None
     if shown.events:
         from .machine import tell  # for programs alone
 
         here.observer = tell
     elif not shown.quiet and not here.settings.monitoring.log_on_stderr:
-        here.observer = Display(verbose=here.settings.verbose)
+        display = here.observer = _display(here)
+    try:
+        with _pid_file(here):
+            yield
+    finally:
+        if display is not None:
+            display.close()
+
+
+def _pid_file(here: Session) -> AbstractContextManager[None]:
     if here.settings.pid_file is None:
-        yield
-        return
+        return nullcontext()
     from .pidfile import held  # where it is asked for
 
-    with held(here.workspace / here.settings.pid_file):
-        yield
+    return held(here.workspace / here.settings.pid_file)
+
+
+def _display(here: Session) -> Display:
+    """The live view on a terminal that can show it; lines elsewhere."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        return Display(verbose=here.settings.verbose)
+    from .live import LiveDisplay  # with rich, which is heavy
+
+    return LiveDisplay(verbose=here.settings.verbose)
 
 
 def _tell(account: Account, shown: Shown) -> int:
