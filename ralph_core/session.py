@@ -19,6 +19,7 @@ from .plugins import KINDS
 from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
 from .sitting import Account, Cast, Ground, Sitting, changed_files, new_run_id
+from .statefile import loads
 from .workspace import check_workspace, moved
 from .worktrees import Worktree, add, all_of, remove
 
@@ -254,7 +255,7 @@ class Session(Ground):
 
         With it comes the session in which it is. Raises `UserError`.
         """
-        apart = self.worktrees()
+        apart = {name: there for name, there in self.worktrees().items() if loads(there.home / "runs" / name)}
         runs = sorted({*self.store().runs(), *apart}, reverse=True)
         if run is None:
             if not runs:

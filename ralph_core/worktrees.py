@@ -60,7 +60,10 @@ def all_of(workspace: Path, home: Path, env: Mapping[str, str]) -> dict[str, Wor
     """The worktrees that belong to a workspace, by run, the newest first."""
     folder = home / FOLDER
     names = sorted((path.name for path in folder.iterdir() if path.is_dir()), reverse=True) if folder.is_dir() else []
-    prefix = _prefix(workspace, env) if names else ""
+    try:
+        prefix = _prefix(workspace, env) if names else ""
+    except UserError:  # the repository is gone: what runs have left here can be looked at all the same
+        return {}
     return {name: Worktree(name, folder / name, folder / name / prefix) for name in names}
 
 

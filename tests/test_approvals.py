@@ -653,13 +653,14 @@ class TestPersons:
             ((_, told),) = results(api)
         assert "an agent can't answer for a person" in told
 
-    def test_the_person_at_the_terminal(self, ralph, drive):
+    @pytest.mark.parametrize("term", ["dumb", "xterm-256color"])  # lines alone, and the live view, which makes way
+    def test_the_person_at_the_terminal(self, ralph, drive, term):
         drive.settings(HIGH_RISK)
         with MessagesAPI([Reply([write(ralph.workspace / "a")]), Reply([write(ralph.workspace / "b")]), DONE]) as api:
             terminal, end = pty.openpty()
             process = subprocess.Popen(
                 [sys.executable, "-m", "ralph_core", "run", "-a", "claude", "-p", "Do it."],
-                env=ralph.env | api.env(),
+                env=ralph.env | api.env() | {"TERM": term},
                 cwd=ralph.workspace,
                 stdin=end,
                 stdout=end,

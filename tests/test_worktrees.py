@@ -1,6 +1,8 @@
 """Runs in git worktrees of their own, and what `ralph clean` takes away of them and of all other runs."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -222,6 +224,19 @@ class TestClean:
         assert "with its worktree" in ralph("clean", "--keep", "0").stdout
         assert not tree.exists()
         assert branches(ralph) == ["main", f"ralph/{tree.name}"]
+
+    def test_a_worktree_whose_run_never_began_goes_after_an_hour(self, ralph):
+        apart(ralph, ralph.agent(DONE))
+        (tree,) = trees(ralph)
+        shutil.rmtree(tree / ".agent" / "runs")
+        for ref in ralph.git("for-each-ref", "--format=%(refname)", "refs/ralph").split():
+            ralph.git("update-ref", "-d", ref)
+        assert "there is no run in" in ralph("status").stderr
+        ralph("clean", "--keep", "0")
+        assert tree.exists()
+        os.utime(tree, (0, 0))
+        assert "with its worktree" in ralph("clean", "--keep", "0").stdout
+        assert not tree.exists()
 
     def test_a_live_run_and_one_that_was_cut_short_are_not_touched(self, ralph):
         agents = [ralph.agent(busy("go")) for _ in range(3)]

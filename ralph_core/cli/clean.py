@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from ralph_core.session import Session
     from ralph_core.worktrees import Worktree
 
+BEGUN = 3600.0
+"""Seconds after which a run whose worktree was made must have begun."""
+
 
 def tidy(keep: int, overrides: Mapping[str, Any], *, config: Path | None, dry_run: bool) -> int:
     """Forget the ended runs but the last `keep`, in worktrees or not, and remove leftovers."""
     here = session(overrides, config=config)
     trees, apart = all_of(here.workspace, here.home, here.env), here.worktrees()
-    ended = sorted(_ended(here, apart), reverse=True)
+    ended = sorted(_ended(here, apart, trees), reverse=True)
     gone, done = ended[keep:], "would go" if dry_run else "gone"
     for run in gone:
         if run not in apart:
@@ -48,14 +51,18 @@ def tidy(keep: int, overrides: Mapping[str, Any], *, config: Path | None, dry_ru
     return ExitCode.COMPLETED
 
 
-def _ended(here: Session, apart: Mapping[str, Session]) -> Iterator[str]:
+def _ended(here: Session, apart: Mapping[str, Session], trees: Mapping[str, Worktree]) -> Iterator[str]:
     """The runs that have an outcome, and at which nobody is at work."""
     store = here.store()
     for run in {*store.runs(), *apart}:
         there = apart.get(run, here)
         try:
             state = (there.store() if run in apart else store).load(run).state
-        except (StoreError, UserError):  # it has no state that loads; `ralph status` says why
+        except UserError:  # a worktree of a run that did not come to begin
+            if run in trees and time.time() - trees[run].path.stat().st_mtime > BEGUN:
+                yield run
+            continue
+        except StoreError:  # no state that loads; `ralph status` says why
             continue
         if state.outcome is not None and not is_held(there.workspace, there.home, run):
             yield run
