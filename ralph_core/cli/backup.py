@@ -45,7 +45,7 @@ def restore(path: Path, overrides: Mapping[str, Any], *, config: Path | None) ->
         lock.release()
     say(f"restored   {path}")
     _describe(found)
-    run, saved = here.find(None)
+    _, run, saved = here.find(None)
     if saved.state.snapshot is not None:
         say(f"its files  ralph checkpoints restore {saved.state.snapshot}")
     if saved.state.outcome is None or saved.state.outcome.resumable:
