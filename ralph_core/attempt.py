@@ -195,7 +195,8 @@ class AttemptRunner:
         return {**given, **marks, **self.run.parts.telemetry.environment()}
 
     def _prepare(self, command: Command) -> Command:
-        prepared = self.run.parts.plugins.prepare_command(command, self.run.state)
+        sandboxed = self.run.parts.settings.security.sandbox_enabled
+        prepared = self.run.parts.plugins.prepare_command(command, self.run.state, wrap=sandboxed)
         self.run.parts.redactor.learn(prepared.env)  # what the agent is given, it may say
         return prepared
 

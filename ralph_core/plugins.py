@@ -112,14 +112,18 @@ class Plugins:
                 sections += self._checked(impl.plugin_name, "ralph_prompt_sections", answer, Section)
         return sorted(sections, key=lambda section: section.order)
 
-    def prepare_command(self, command: Command, state: RunState) -> Command:
-        """The command as the chain of implementations leaves it."""
+    def prepare_command(self, command: Command, state: RunState, *, wrap: bool = False) -> Command:
+        """The command as the chain of implementations leaves it; `wrap`: they have to put another program around it."""
+        bare, implementations = command, self._implementations("ralph_prepare_command")
         with self._asking("ralph_prepare_command") as ask:
-            for impl in self._implementations("ralph_prepare_command"):
+            for impl in implementations:
                 answer = ask(impl, {"command": command, "state": state})
                 if answer is not None and not isinstance(answer, Command):
                     raise self.fault(impl.plugin_name, f"ralph_prepare_command answered {type(answer).__name__}")
                 command = answer or command
+        if wrap and implementations and command.argv == bare.argv:
+            what = "ralph_prepare_command has put no sandbox around the command (security.sandbox_enabled)"
+            raise self.fault(implementations[-1].plugin_name, what)
         return command
 
     def classify_failure(self, failure: Failure, state: RunState) -> FailureKind:
@@ -201,6 +205,10 @@ class Plugins:
         return PluginFault(plugin, what, distribution=distribution)
 
     # --- how ---
+
+    def implement(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)

@@ -95,6 +95,11 @@ class Session(Ground):
             raise UserError(
                 f"at most {self.settings.mcp.max_servers} MCP servers (mcp.max_servers), not {len(self.settings.mcp.servers)}"
             )
+        if self.settings.security.sandbox_enabled and not self.plugins.implement("ralph_prepare_command"):
+            what = "security.sandbox_enabled: no plugin is there that puts a sandbox around the agent's process"
+            raise UserError(
+                what, mend="install one that implements ralph_prepare_command; `ralph plugins -v` shows them"
+            )
         agents, notes = self.choose_agents()
         policies = self.policies()
         active = {name for name, _, _ in policies}

@@ -108,6 +108,9 @@ class SecuritySettings(BaseModel):
     """Shell commands that must not run: a name (`sudo`), or one with options and words (`rm -rf`, `git push`)."""
     max_file_size: int | None = Field(default=None, ge=1)
     """Bytes of the largest file that a tool may write."""
+    sandbox_enabled: bool = False
+    """Whether the agent's processes have to run in a sandbox, which a plugin puts around them (`ralph_prepare_command`): without
+    such a plugin no run begins, and no process is started that it left as it was."""
     blocked_prompt_patterns: Annotated[
         tuple[str, ...], BeforeValidator(_alone, json_schema_input_type=tuple[str, ...] | str)
     ] = ()
@@ -189,6 +192,10 @@ class McpSettings(BaseModel):
     """Seconds that a call of one of its tools may take."""
     max_servers: int = Field(default=20, ge=1)
     """How many there may be."""
+    max_retries: int = Field(default=3, ge=0)
+    """How often `ralph doctor --mcp` tries again to reach one."""
+    reconnect_delay: float = Field(default=5.0, ge=0)
+    """Seconds that it waits before it does."""
 
 
 class EnvironmentSettings(BaseModel):

@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError, UserError
+from .errors import SettingsError, UnknownName, UserError
 from .plugins import PluginChoice
 
 FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
@@ -21,6 +22,12 @@ FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
 
 PROFILES = ("production", "staging", "development", "testing")
 """Top-level keys of the settings file that are profiles without being listed under `profiles:`."""
+DEFAULT_PROFILE = "development"
+"""The profile that holds when there are several and ENVIRONMENT names none."""
+
+RUNTIME = {"max_iterations": "max_iterations", "timeout_seconds": "max_runtime"}
+"""Names in a table `runtime` of the settings file, and the settings that they mean. `max_concurrent_actions` may stand there,
+too, and always holds: a run does one thing at a time."""
 
 ENVIRONMENT = {
     "RALPH_AGENT": "agent",
@@ -39,6 +46,7 @@ ENVIRONMENT = {
     "RALPH_ARCHIVE_ENABLED": "archive_enabled",
     "MCP_CONNECTION_TIMEOUT": "mcp.connection_timeout",
     "MCP_CALL_TIMEOUT": "mcp.call_timeout",
+    "MCP_MAX_RETRIES": "mcp.max_retries",
     "MAX_MCP_SERVERS_PER_ORG": "mcp.max_servers",
     "RALPH_ENABLE_METRICS": "monitoring.enabled",
     "RALPH_METRICS_PORT": "monitoring.metrics_port",
@@ -105,6 +113,7 @@ def gather(
         for path, line in lines.items():  # what the profile says lies over what the file says outside of it
             if profile and path[: len(profile)] == profile:
                 sources.origins[".".join(path[len(profile) :])] = f"{sources.file.name}, line {line}"
+    _take_runtime(sources)
     for name, key in ENVIRONMENT.items():
         if env.get(name, "") != "":
             sources.put(key, env[name], f"environment variable {name}")
@@ -112,6 +121,22 @@ def gather(
         if value is not None:
             sources.put(key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
     return sources
+
+
+def _take_runtime(sources: Sources) -> None:
+    """Read the table `runtime`, whose names the deployment documents use; what is said by Ralph's own names goes before."""
+    table = sources.values.pop("runtime", {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{sources.origin(('runtime',))}: runtime has to be a table")
+    for name, value in table.items():
+        place = sources.origin(("runtime", str(name)))
+        if name == "max_concurrent_actions":
+            if not isinstance(value, int) or value < 1:
+                raise SettingsError(f"{place}: runtime.{name}: {value!r} is not valid", mend="a number of at least 1")
+        elif name not in RUNTIME:
+            raise UnknownName("setting", f"runtime.{name}", [f"runtime.{each}" for each in RUNTIME], where=place)
+        elif RUNTIME[name] not in sources.values:
+            sources.put(RUNTIME[name], value, place)
 
 
 def plugin_choice(sources: Sources, env: Mapping[str, str], *, disabled: tuple[str, ...] = ()) -> PluginChoice:
@@ -209,7 +234,7 @@ def _with_profile(
 ) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     """The table with the chosen profile laid over it and the profiles taken out, and where that profile stands.
 
-    The profile is the one that ENVIRONMENT names; without ENVIRONMENT, the only one in the file, if there is just one.
+    The profile is the one that ENVIRONMENT names; without ENVIRONMENT, the only one in the file, or `development` of several.
     """
     listed = table.get("profiles") or {}
     if not isinstance(listed, dict):
@@ -218,7 +243,9 @@ def _with_profile(
     if wanted and isinstance(table.get(wanted), dict) and wanted not in profiles and not _is_setting(wanted):
         profiles[wanted] = table[wanted]
     plain = {key: value for key, value in table.items() if key not in profiles and key != "profiles"}
-    chosen = wanted if wanted in profiles else next(iter(profiles)) if len(profiles) == 1 and not wanted else None
+    if not wanted:
+        wanted = next(iter(profiles)) if len(profiles) == 1 else DEFAULT_PROFILE
+    chosen = wanted if wanted in profiles else None
     if chosen is None:
         return plain, None
     if not isinstance(profiles[chosen], dict):
@@ -243,5 +270,27 @@ def _is_setting(name: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """The environment of the process, as a plain table."""
+    """The environment of the process, as a plain table; what the file ENV_FILE sets lies below it. Raises `UserError`.
+
+    It is added to the environment itself: exporters of OpenTelemetry and other libraries read that.
+    """
+    if file := os.environ.get("ENV_FILE"):
+        for name, value in _env_file(Path(file)).items():
+            os.environ.setdefault(name, value)
     return dict(os.environ)
+
+
+def _env_file(path: Path) -> dict[str, str]:
+    from dotenv import dotenv_values  # only where there is such a file
+    from dotenv.parser import parse_stream
+
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"ENV_FILE {path}: byte {error.start} is not UTF-8", mend="save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"ENV_FILE {path} can't be read: {error.strerror}") from None
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or "\0" in binding.original.string:  # the parser alone would only log it
+            raise UserError(f"ENV_FILE {path}: line {binding.original.line} is not NAME=value")
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}

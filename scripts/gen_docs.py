@@ -47,7 +47,7 @@ SETTINGS_HEAD = """\
 The command line wins over the environment, the environment over the settings file, and that over the defaults. The file
 is `--config FILE`, or the first of `ralph.yml`, `ralph.yaml`, `ralph.json` and `ralph.toml` in the workspace. A table
 `production`, `staging`, `development` or `testing` in it, or any under `profiles`, is a profile: laid over the rest when
-`ENVIRONMENT` names it, or when it is the only one and `ENVIRONMENT` is not set. Lists may be written as comma lists.
+`ENVIRONMENT` names it; without `ENVIRONMENT`, the only one, or `development` of several. Lists may be written as comma lists.
 An unknown setting is an error. Times are in seconds.
 
 """
@@ -57,6 +57,7 @@ SETTINGS_TAIL = """
 | Variable | Meaning |
 |---|---|
 | `ENVIRONMENT` | The profile of the settings file. |
+| `ENV_FILE` | A file of variables; those that are set go before it. |
 | `AUDIT_ENCRYPTION_KEY` | Keys of the account, see [encryption](../audit.md#encryption). |
 | `RALPH_PLUGINS` | A comma list: only these plugins are loaded; empty, none. |
 | `RALPH_STRICT_PLUGINS` | `1`: a broken plugin is raised with its traceback. |

@@ -733,11 +733,17 @@ def agents(
 
 
 @app.command()
-def doctor(agent: Agent = None, config: Config = None, workspace: Workspace = None, json_output: Json = False) -> int:
+def doctor(
+    agent: Agent = None,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Connect to the MCP servers of the settings, too.")] = False,
+    config: Config = None,
+    workspace: Workspace = None,
+    json_output: Json = False,
+) -> int:
     """Say for each agent what was found, which version, and what is missing; exit 1 if none can be used."""
     from . import doctor as module
 
-    return module.examine(_given(agent=agent, workspace=workspace), config=config, as_json=json_output)
+    return module.examine(_given(agent=agent, workspace=workspace), config=config, as_json=json_output, mcp=mcp)
 
 
 @app.command()
