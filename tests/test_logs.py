@@ -192,3 +192,11 @@ class TestSyslog:
     def test_that_is_not_there_is_a_mistake(self, ralph):
         ralph.settings("monitoring: {log_syslog: /nowhere/socket}")
         ralph.refuses(*ralph.flags(DONE), says=["monitoring.log_syslog: /nowhere/socket can't be had"])
+
+
+def test_nothing_is_imported_for_what_is_not_asked_for(ralph):
+    done = ralph.run(DONE, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "ralph_core.sitting" in imported
+    unasked = ("logs", "notice", "mcpservers", "cli.machine", "cli.pidfile")
+    assert not imported & {"dotenv", "mcp", "logging.handlers", *(f"ralph_core.{name}" for name in unasked)}

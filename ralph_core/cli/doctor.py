@@ -42,7 +42,7 @@ def examine(overrides: Mapping[str, Any], *, config: Path | None, as_json: bool,
         for row in broken:
             say(f"✗ plugin {row.name} ({row.distribution}): {printable(row.error)}")
         for name, found in servers.items():
-            tools = f"{len(found.tools)} tools{': ' if found.tools else ''}{', '.join(found.tools)}"
+            tools = f"tools: {', '.join(found.tools) or 'none'}"
             say(f"{'✗' if found.error else '✓'} mcp {name}: {printable(found.error or tools)}")
         if mcp and not servers:
             say("no MCP servers are set (mcp.servers)")
