@@ -65,11 +65,11 @@ class Test_probe_answers_nothing(Base):
 class Test_probe_takes_long(Base):
     @pytest.fixture(autouse=True)
     def hurry(self, monkeypatch):
-        monkeypatch.setattr(agents, "QUICK", 0.5)
+        monkeypatch.setattr(agents, "QUICK", 2.0)
 
     class agent(AcmeAgent):
         def probe(self):
-            time.sleep(0.7)
+            time.sleep(2.2)
             return super().probe()
 
 

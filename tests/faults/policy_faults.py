@@ -50,11 +50,11 @@ class Test_says_nothing(Base):
 
 class Test_takes_long(Base):
     class rule(AcmePolicy):
-        deadline = 0.4
+        deadline = 1.0
 
         def judge(self, moment, state):
             if moment.kind is MomentKind.FINISHED and not state.iteration:
-                time.sleep(0.6)
+                time.sleep(1.3)
             return super().judge(moment, state)
 
 
