@@ -7,7 +7,9 @@ import json
 import pytest
 
 from ralph_core.events import Failed, FailureKind, Finished, Started, Text, Tokens, ToolCall, ToolResult
+from ralph_core.testing import chat_api as chat
 from ralph_core.testing import gemini_api as gemini
+from ralph_core.testing.chat_api import ChatAPI
 from ralph_core.testing.gemini_api import GeminiAPI
 from ralph_core.testing.messages_api import Fault, MessagesAPI, Refusal, Reply, text, tool_use
 
@@ -187,3 +189,67 @@ class TestGemini:
             events = run(api, key=False)
         assert events[-1].kind is FailureKind.AUTH
         assert not api.requests
+
+
+class TestOpenCode:
+    """It has a JSON mode of its own, which can't be asked; hence the protocol."""
+
+    @pytest.fixture
+    def run(self, driver, genuine):
+        program = genuine("RALPH_TEST_OPENCODE", "opencode", "npm install opencode-ai")
+
+        def run(api, prompt="Do the work.", **settings):
+            model = {"name": chat.MODEL, "limit": {"context": 128_000, "output": 8_000}}
+            provider = {
+                "npm": "@ai-sdk/openai-compatible",
+                "options": {"baseURL": f"{api.url}/v1", "apiKey": "sk-test-0123456789"},
+                "models": {chat.MODEL: {**model, "cost": {"input": 1, "output": 2}}},
+            }
+            config = driver.tmp / "home/.config/opencode"
+            config.mkdir(parents=True, exist_ok=True)
+            told = {"provider": {"ours": provider}, "model": f"ours/{chat.MODEL}", "small_model": f"ours/{chat.MODEL}"}
+            (config / "opencode.json").write_text(json.dumps({**told, "autoupdate": False, "share": "disabled"}))
+            env = {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1"}
+            return driver.known("opencode", program, env, prompt, **settings)
+
+        return run
+
+    @staticmethod
+    def script(*answers):
+        """Those answers to what the agent asks; to what it asks for a title, a word."""
+        left = list(answers)
+
+        def script(request):
+            if not request.body.get("tools"):
+                return chat.Completion("Work")
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        return script
+
+    def work(self):
+        call = chat.Call("bash", {"command": "echo made > made.txt", "description": "make it"})
+        return self.script(chat.Completion(calls=[call]), chat.Completion("Done.\nLOOP_COMPLETE"))
+
+    def test_tools_and_text(self, driver, run):
+        with ChatAPI(self.work()) as api:
+            events = run(api)
+        assert (driver.workspace / "made.txt").read_text() == "made\n"
+        assert [call.input["command"] for call in of(ToolCall, events)] == ["echo made > made.txt"]
+        assert [result.ok for result in of(ToolResult, events)] == [True]
+        assert events[-1].text == "Done.\nLOOP_COMPLETE"
+        assert events[-1].cost > 0
+
+    @pytest.mark.parametrize("allowed", [True, False])
+    def test_policies_are_asked_before_a_tool_runs(self, driver, run, allowed):
+        asked = answers(driver, allowed=allowed)
+        with ChatAPI(self.work()) as api:
+            run(api)
+        assert [made for _, made in asked] == [[]]
+        assert (driver.workspace / "made.txt").exists() is allowed
+
+    def test_a_refused_key_is_told_in_words_alone(self, run):
+        """The protocol carries no status here, and Ralph reads nothing into words: a failure of the agent's own."""
+        with ChatAPI(self.script(chat.Refusal(401, "invalid api key"))) as api:
+            failed = run(api)[-1]
+        assert isinstance(failed, Failed)
+        assert (failed.kind, "invalid api key" in failed.message) == (FailureKind.AGENT, True)
