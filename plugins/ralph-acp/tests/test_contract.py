@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from ralph_core.events import FailureKind
 from ralph_core.testing.agents import AgentContract
+from ralph_core.testing.messages_api import MessagesAPI, Refusal, Reply, text, tool_use
 from ralph_core.testing.packages import PluginContract
 from ralph_core.testing.scenarios import Scenario
 
@@ -66,3 +67,22 @@ class TestConversations(AgentContract):
             Scenario(name="no login", settings=command, capture=NO_LOGIN, expect=FailureKind.AUTH),
             Scenario(name="scripted", settings=fake),
         ]
+
+
+@pytest.mark.real_cli
+class TestGenuine(AgentContract):
+    """Claude behind the protocol, by its genuine agent."""
+
+    provider = "acp-claude"
+
+    @pytest.fixture
+    def scenarios(self, genuine: Callable[[str, str, str], str]) -> Iterator[Sequence[Scenario]]:
+        package = "npm install @agentclientprotocol/claude-agent-acp"
+        settings = {"command": [genuine("RALPH_TEST_ACP_CLAUDE", "claude-agent-acp", package)]}
+        shell = Reply([text("I look."), tool_use("Bash", {"command": "echo hi", "description": "say hi"})])
+        with MessagesAPI([shell, Reply([text("Done.")])]) as good, MessagesAPI([Refusal(401, "no")]) as bad:
+            yield [
+                Scenario(name="a tool, then done", settings=settings, env=good.env(), shows=SHOWS),
+                Scenario(name="refused", settings=settings, env=bad.env(), expect=FailureKind.AUTH),
+                Scenario(name="played", settings={"command": ["acme"]}, capture=DONE, shows=SHOWS),  # to be mutilated
+            ]

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -18,24 +14,7 @@ from ralph_codex.stream import Stream, kind_of
 from ralph_core.contracts import Context, Exit
 from ralph_core.events import Failed, FailureKind, Finished, Started, Text, Tokens, ToolCall, ToolResult
 from ralph_core.testing.attempts import tried
-
-USAGE = {
-    "input_tokens": 120, "input_tokens_details": {"cached_tokens": 20},
-    "output_tokens": 25, "output_tokens_details": {"reasoning_tokens": 5}, "total_tokens": 145,
-}  # fmt: skip
-CONFIG = """
-model = "fake-model"
-model_provider = "fake"
-[model_providers.fake]
-name = "fake"
-base_url = "{url}/v1"
-env_key = "CODEX_API_KEY"
-wire_api = "responses"
-request_max_retries = 1
-stream_max_retries = 1
-[analytics]
-enabled = false
-"""
+from ralph_core.testing.responses_api import ResponsesAPI
 
 
 def heard(*lines):
@@ -138,88 +117,25 @@ class TestCommand:
         assert provider.capabilities == {"tools", "session", "usage", "model"}
 
 
-class Responses:
-    """As much of the Responses API as Codex needs, as a context. A step is a text, a shell command in a list, or a status."""
-
-    def __init__(self, *steps):
-        self.requests = []
-        api, left, lock = self, list(steps), threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                with lock:
-                    api.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                    step, number = left.pop(0) if len(left) > 1 else left[0], len(api.requests)
-                status = step if isinstance(step, int) else 200
-                body = json.dumps({"error": {"message": "no way"}}) if status != 200 else stream(step, number)
-                self.send_response(status)
-                self.send_header("content-type", "text/event-stream" if status == 200 else "application/json")
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def stream(step, number):
-    if isinstance(step, list):
-        arguments = json.dumps({"cmd": step[0]})
-        item = {
-            "type": "function_call",
-            "id": f"f{number}",
-            "call_id": f"c{number}",
-            "name": "exec_command",
-            "arguments": arguments,
-        }
-    else:
-        item = {
-            "type": "message",
-            "role": "assistant",
-            "id": f"m{number}",
-            "content": [{"type": "output_text", "text": step}],
-        }
-    events = (
-        {"type": "response.created", "response": {"id": f"r{number}"}},
-        {"type": "response.output_item.done", "output_index": 0, "item": item},
-        {"type": "response.completed", "response": {"id": f"r{number}", "usage": USAGE}},
-    )
-    return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
-
-
 @pytest.mark.real_cli
 class TestGenuine:
     @pytest.fixture
-    def run(self, tmp_path):
-        local = Path(__file__).parents[3] / ".tools/node_modules/.bin/codex"
-        program = os.environ.get("RALPH_TEST_CODEX") or (str(local) if local.exists() else shutil.which("codex"))
-        if not program or not shutil.which(program):
-            pytest.skip("no genuine Codex (npm install @openai/codex, or RALPH_TEST_CODEX)")
+    def run(self, tmp_path, codex, config):
         for folder in ("work", "home/.codex"):
             (tmp_path / folder).mkdir(parents=True)
 
         def run(url, prompt="Do the work.", *, key="k", **settings):
-            (tmp_path / "home/.codex/config.toml").write_text(CONFIG.format(url=url))
+            (tmp_path / "home/.codex/config.toml").write_text(config(url))
             env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "LANG": "C.UTF-8"}
             env |= {"CODEX_API_KEY": key} if key else {}
-            agent = CodexAgent(CodexSettings(executable=program, **settings), Context(tmp_path / "work", tmp_path, env))
+            agent = CodexAgent(CodexSettings(executable=codex, **settings), Context(tmp_path / "work", tmp_path, env))
             assert not [words for words in agent.probe().missing if "credentials" not in words]
             return tried(agent, prompt, tmp_path / "work", env, tmp_path / "output")
 
         return run
 
     def test_tool_text_and_figures(self, run, tmp_path):
-        with Responses(["echo made > made.txt"], "Done.\nLOOP_COMPLETE") as api:
+        with ResponsesAPI(["echo made > made.txt"], "Done.\nLOOP_COMPLETE") as api:
             done = run(api.url)
         assert (tmp_path / "work/made.txt").read_text() == "made\n"
         (call,) = [event for event in done.events if isinstance(event, ToolCall)]
@@ -231,28 +147,28 @@ class TestGenuine:
 
     @pytest.mark.parametrize("prompt", ["x" * 500_000 + "end", "/etc/hosts is wrong", " \n two lines\r\n\n"])
     def test_prompt_arrives(self, run, prompt):
-        with Responses("Read.") as api:
+        with ResponsesAPI("Read.") as api:
             assert run(api.url, prompt).final.text == "Read."
         assert json.dumps(prompt.strip())[1:-1] in json.dumps(api.requests[0])
 
     def test_model(self, run):
-        with Responses("ok") as api:
+        with ResponsesAPI("ok") as api:
             run(api.url, model="other-model")
         assert api.requests[0]["model"] == "other-model"
 
     def test_sandbox(self, run, tmp_path):
-        with Responses(["echo made > made.txt"], "Done.") as api:
+        with ResponsesAPI(["echo made > made.txt"], "Done.") as api:
             run(api.url, sandbox="read-only")
         assert not (tmp_path / "work/made.txt").exists()
 
     @pytest.mark.parametrize(("status", "kind"), [(401, FailureKind.AUTH), (429, FailureKind.USAGE_LIMIT)])
     def test_refusals(self, run, status, kind):
-        with Responses(status) as api:
+        with ResponsesAPI(status) as api:
             done = run(api.url)
         assert isinstance(done.final, Failed)
         assert done.final.kind is kind
 
     def test_no_key(self, run):
-        with Responses("never asked") as api:
+        with ResponsesAPI("never asked") as api:
             assert run(api.url, key=None).final.kind is FailureKind.AUTH
         assert not api.requests

@@ -1,9 +1,10 @@
-"""Codex on the conformance kit, with lines as its program prints them."""
+"""Codex on the conformance kit: lines as its program prints them, and the program itself where it is installed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ralph_core.events import FailureKind
 from ralph_core.testing.agents import AgentContract
 from ralph_core.testing.packages import PluginContract
+from ralph_core.testing.responses_api import ResponsesAPI
 from ralph_core.testing.scenarios import Scenario
 
 SHELL = {"id": "item_1", "type": "command_execution", "command": "ls"}
@@ -48,3 +50,24 @@ class TestLines(AgentContract):
             Scenario(name="cut short", capture=CUT_SHORT, exit=1, expect=FailureKind.NETWORK),
             Scenario(name="killed", capture=DONE[:300], exit=137, expect=FailureKind.CRASH),
         ]
+
+
+@pytest.mark.real_cli
+class TestGenuine(AgentContract):
+    provider = "codex"
+
+    @pytest.fixture
+    def scenarios(self, codex: str, config: Callable[[str], str], tmp_path: Path) -> Iterator[Sequence[Scenario]]:
+        with ResponsesAPI(["echo hi"], "Done.") as good, ResponsesAPI(401) as bad:
+            yield [
+                scenario(codex, tmp_path / "good", config(good.url), None),
+                scenario(codex, tmp_path / "bad", config(bad.url), FailureKind.AUTH),
+                Scenario(name="printed", capture=DONE),  # to be mutilated
+            ]
+
+
+def scenario(codex: str, home: Path, config: str, expect: FailureKind | None) -> Scenario:
+    home.mkdir()
+    (home / "config.toml").write_text(config)
+    env = {"CODEX_HOME": str(home), "CODEX_API_KEY": "sk-test-0123456789"}
+    return Scenario(name=home.name, settings={"executable": codex}, env=env, expect=expect)

@@ -1,14 +1,15 @@
-"""Gemini CLI on the conformance kit, with what its genuine program printed."""
+"""Gemini CLI on the conformance kit: what its genuine program printed, and the program itself where it is installed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from ralph_core.events import FailureKind
 from ralph_core.testing.agents import AgentContract
+from ralph_core.testing.gemini_api import GeminiAPI, Refusal, Reply, call, text
 from ralph_core.testing.packages import PluginContract
 from ralph_core.testing.scenarios import Scenario
 
@@ -48,3 +49,19 @@ class TestCaptures(AgentContract):
             )
             for path in sorted(CAPTURES.glob("*.jsonl"))
         ]
+
+
+@pytest.mark.real_cli
+class TestGenuine(AgentContract):
+    provider = "gemini"
+
+    @pytest.fixture
+    def scenarios(self, gemini: str) -> Iterator[Sequence[Scenario]]:
+        settings = {"executable": gemini, "model": "gemini-2.5-flash"}
+        shell = Reply([text("I look."), call("run_shell_command", {"command": "echo hi"})])
+        with GeminiAPI([shell, Reply([text("Done.")])]) as good, GeminiAPI([Refusal(401, "no such key")]) as bad:
+            yield [
+                Scenario(name="a tool, then done", settings=settings, env=good.env()),
+                Scenario(name="refused", settings=settings, env=bad.env(), expect=FailureKind.AUTH),
+                Scenario(name="printed", capture=next(CAPTURES.glob("text*.jsonl"))),  # to be mutilated
+            ]
