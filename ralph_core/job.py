@@ -73,11 +73,12 @@ class Job:
     """Those of them that SIGKILL did not end in time: they belong to another user, or hang in the kernel."""
     farewell = b""
 
-    def __init__(self, supervisor: Supervisor, command: Command, output: Path, errors: Path) -> None:
+    def __init__(
+        self, supervisor: Supervisor, command: Command, output: Path, errors: Path, *, words: Callable[[str], str] = str
+    ) -> None:
         self.command, self.output, self.errors = command, output.absolute(), errors.absolute()
         self._supervisor = supervisor
-        self.words: Callable[[str], str] = str
-        """What is done to the end of standard error before anyone quotes it."""
+        self._words = words  # given from the first: the process may have ended before anyone sees this job
         self._exit: Exit | None = None
         self._ended = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -236,7 +237,7 @@ class Job:
         size = os.fstat(self._err).st_size
         tail = os.pread(self._err, STDERR_KEPT, max(0, size - STDERR_KEPT)).decode(errors="replace")
         _ = self.last_output
-        self._exit = Exit(code, stderr=self.words(tail) + note, output=str(self.output))
+        self._exit = Exit(code, stderr=self._words(tail) + note, output=str(self.output))
         self._ended.set()
         self._urgent.set()
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,17 @@ class Supervisor:
         return self._helper.pid if self._helper else None
 
     async def start(
-        self, command: Command, *, output: Path, errors: Path | None = None, limits: ProcessLimits | None = None
+        self,
+        command: Command,
+        *,
+        output: Path,
+        errors: Path | None = None,
+        limits: ProcessLimits | None = None,
+        words: Callable[[str], str] = str,
     ) -> Job:
         """Start a process; it writes to `output` and `errors` (default: `output` with `.err` added), made anew.
+
+        `words` is done to the end of standard error before anyone quotes it.
 
         Raises `SpawnError` if it can't be started, `StoreError` if the files can't be made, and `RuntimeError` if the job
         before is still running; one that has ended, or is being stopped, is waited for.
@@ -78,7 +87,7 @@ class Supervisor:
             self._release(job)
         if job or self._closed:
             raise RuntimeError("this supervisor is closed" if self._closed else "the job before is still running")
-        self._job = job = Job(self, command, output, errors or output.with_name(output.name + ".err"))
+        self._job = job = Job(self, command, output, errors or output.with_name(output.name + ".err"), words=words)
         beginning = asyncio.ensure_future(self._begin(job, limits))
         try:
             await asyncio.shield(beginning)

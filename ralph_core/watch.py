@@ -51,8 +51,8 @@ class AgentHost:
     async def start(self, command: Command) -> Process:
         if self.job is not None:
             raise SpawnError("an attempt is one process: this one has been started already")
-        self.job = await self._supervisor.start(self._prepare(command), output=self._output, limits=self._limits)
-        self.job.words = self._words
+        prepared = self._prepare(command)
+        self.job = await self._supervisor.start(prepared, output=self._output, limits=self._limits, words=self._words)
         self._spawned(self.job)
         return self.job if self.recorder is None else self.recorder.watch(self.job)
 

@@ -1,6 +1,8 @@
 """No secret is written down or shown: by value, by form and by name; in records, states, transcripts, and on the terminal."""
 
+import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -9,6 +11,8 @@ import zlib
 
 import pytest
 
+from ralph_core.contracts import Command
+from ralph_core.process import Supervisor
 from ralph_core.redaction import MASK, PIECE, Redactor
 
 CANARY = 'canary-"0123456789\\/ü'
@@ -251,6 +255,18 @@ class TestRun:
         assert not raw()
         for path, data in everything(ralph):
             assert secret.encode() not in data or path.name.startswith("state"), path  # in the agent's own command line
+
+    def test_the_end_of_standard_error_is_redacted_however_soon_the_process_has_ended(self, tmp_path):
+        """It may have ended before its start has been told: what is done to its words has to be known by then."""
+
+        async def scenario():
+            command = Command(("sh", "-c", "echo secret >&2"), {"PATH": os.environ["PATH"]}, str(tmp_path))
+            async with await Supervisor.open("soon") as supervisor:
+                for _ in range(50):
+                    job = await supervisor.start(command, output=tmp_path / "out", words=lambda text: text.upper())
+                    assert (await job.wait()).stderr == "SECRET\n"
+
+        asyncio.run(scenario())
 
     def test_half_a_secret_at_the_end_of_standard_error_is_none(self, ralph):
         secret = self.SECRETS[0]
