@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import sys
 import tempfile
@@ -197,7 +196,7 @@ class Book:
     def open(self, call: ToolCall, **fields: Any) -> Approval:
         """Write down a new one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = secrets.token_hex(4)
+        name = os.urandom(4).hex()
         path = self.folder / f"{name}.json"
         approval = Approval(id=name, tool=call.name, digest=digest_of(call), opened=time.time(), path=path, **fields)
         _write(approval)

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +17,8 @@ from .state import RunState
 from .statefile import write_atomically
 
 if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
     from opentelemetry.sdk.resources import Resource
 
     from .metrics import Metrics, Prometheus
@@ -53,9 +54,11 @@ class Monitor:
             self._serve()
 
     def _serve(self) -> None:
+        from .pages import server  # few runs are asked over HTTP
+
         host, port = self._settings.monitoring.metrics_host, self._settings.monitoring.metrics_port
         try:
-            self._server = _Server((host, port), _handler(self))
+            self._server = server(host, port, self.page)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             mend = "choose another with --metrics-port (0: any that is free), or --no-metrics"
@@ -184,32 +187,6 @@ class Monitor:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone away is no news."""
-
-
-def _handler(monitor: Monitor) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10.0
-
-        def do_GET(self) -> None:
-            status, body, kind = monitor.page(urlsplit(self.path).path, self.headers.get("Accept", ""))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base class gives it
-            """Whoever asks every few seconds is no news on the terminal."""
-
-    return Handler
 
 
 def _with_path(endpoint: str | None) -> str | None:

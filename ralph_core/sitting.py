@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -436,7 +435,7 @@ async def _supervised(run: str) -> AsyncIterator[Awaitable[Supervisor]]:
 def new_run_id() -> str:
     """An id that sorts by time: date, time (UTC), three hexadecimal digits of the second's fraction, and three at random."""
     now = time.time()
-    fraction, chance = int(now % 1 * 4096), secrets.randbelow(4096)
+    fraction, chance = int(now % 1 * 4096), int.from_bytes(os.urandom(2), "big") % 4096
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{fraction:03x}{chance:03x}"
 
 
