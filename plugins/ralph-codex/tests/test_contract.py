@@ -35,8 +35,24 @@ NO_KEY = printed({"type": "turn.failed", "error": {"message": "unexpected status
 CUT_SHORT = printed({"type": "error", "message": "stream disconnected before completion"})
 
 
+CAPTURES = Path(__file__).parent / "captures"
+"""What the genuine program printed (0.169.0, November 2026), with the address of its server made another."""
+
+
 class TestPlugin(PluginContract):
     plugin = "codex"
+
+
+class TestCaptures(AgentContract):
+    provider = "codex"
+
+    @pytest.fixture
+    def scenarios(self) -> Sequence[Scenario]:
+        return [
+            Scenario(name="tool", capture=CAPTURES / "tool.jsonl"),
+            Scenario(name="401", capture=CAPTURES / "401.jsonl", exit=1, expect=FailureKind.AUTH),
+            Scenario(name="429", capture=CAPTURES / "429.jsonl", exit=1, expect=FailureKind.USAGE_LIMIT),
+        ]
 
 
 class TestLines(AgentContract):
