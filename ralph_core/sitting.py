@@ -19,7 +19,7 @@ from .consent import askers
 from .contracts import Agent, CheckpointStore, Lease, LimitPolicy
 from .diagnosis import diagnose
 from .environment import fetch_keys
-from .errors import StoreError, UserError
+from .errors import StoreError, UserError, WorkspaceBusy
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
@@ -41,7 +41,7 @@ from .survivors import kill_survivors
 from .telemetry import Telemetry
 from .transcripts import Transcripts
 from .verdicts import Outcome, OutcomeKind
-from .workspace import Holder, WorkspaceLock
+from .workspace import Holder, WorkspaceLock, is_held
 
 if TYPE_CHECKING:
     from .logs import Log
@@ -144,6 +144,7 @@ class Sitting:
             run = store.load(run_id).state if run is not None else _cut_short(store, self.task, ground.home)
             if run is not None:
                 run_id = run.run
+                self._not_elsewhere(run)
                 notes.append(f"going on with run {run_id}, iteration {run.finished + 1}")
                 if killed := kill_survivors(run_id, _recorded(run)):
                     notes.append(f"{killed} processes that the run had left behind were killed")
@@ -152,6 +153,19 @@ class Sitting:
             return await self._drive(self._state(run_id, run), monitor, fresh=run is None)
         finally:
             lock.release()
+
+    def _not_elsewhere(self, run: RunState) -> None:
+        """Raise `WorkspaceBusy` if the run, of which this one is a copy then, is at work in the workspace that it began in.
+
+        What belongs to it is known by the run's id: it would be taken for left over.
+        """
+        before = Path(run.workspace)
+        if before == self.ground.workspace or not before.is_dir():
+            return
+        if is_held(before, Path(before, self.ground.settings.home), run.run):
+            raise WorkspaceBusy(
+                f"run {run.run} is at work in {before}", mend="end that one first: ralph stop -w " + str(before)
+            )
 
     def _roll_back(self, store: CheckpointStore, run: RunState) -> str:
         if run.snapshot is None:
@@ -202,7 +216,7 @@ class Sitting:
         redactor = Redactor({**ground.env, **ground.keys})
         for server in ground.settings.mcp.servers.values():
             redactor.learn({**server.env, **server.headers})
-        transcripts = Transcripts(folder, redactor)
+        transcripts = Transcripts(folder, redactor, lambda: self._halt.now is not None)
         self._lay_out(folder, transcripts, redactor)
         self._recover_sinks()
         async with _supervised(state.run) as starting:
@@ -259,6 +273,11 @@ class Sitting:
                 sinks = await asyncio.to_thread(trail.close)
                 self._trace_sinks(sinks, closing, telemetry)
                 telemetry.close()
+            if transcripts.left:
+                self.notes.append(
+                    f"{len(transcripts.left)} large transcripts are not yet gone through for secrets, and private, in "
+                    f"{transcripts.raw('')}; that is done when the run goes on"
+                )
             final = self._anchored(final, lease, trail)
             if self._loop is not None:
                 self._loop.run.state = final  # what the monitor tells last

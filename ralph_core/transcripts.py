@@ -7,17 +7,27 @@ overwritten, and the files move to `output`. So whatever is in `output/raw` has 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .redaction import Redactor
 
+PATIENCE = 2.0
+"""Seconds for which transcripts are gone through when Ralph is to end at once; the rest is left for when the run goes on."""
+
 
 class Transcripts:
-    """The transcripts in the folder of one run."""
+    """The transcripts in the folder of one run. `hurry`: whether Ralph is to end at once.
 
-    def __init__(self, folder: Path, redactor: Redactor) -> None:
-        self.folder, self._redactor = folder / "output", redactor
+    `left` are those that have not been gone through for that reason.
+    """
+
+    def __init__(self, folder: Path, redactor: Redactor, hurry: Callable[[], bool] = lambda: False) -> None:
+        self.folder, self._redactor, self._hurry = folder / "output", redactor, hurry
         self._raw = self.folder / "raw"
+        self._until: float | None = None
+        self.left: list[Path] = []
 
     def raw(self, name: str) -> Path:
         """Where a process may write what is to be kept under this name."""
@@ -33,13 +43,22 @@ class Transcripts:
         self._keep(left)
         return len(left)
 
+    def _late(self) -> bool:
+        if not self._hurry():
+            return False
+        if self._until is None:
+            self._until = time.monotonic() + PATIENCE
+        return time.monotonic() > self._until
+
     def _keep(self, paths: list[Path]) -> None:
         for path in paths:
             try:
-                self._redactor.file(path)
+                self._redactor.file(path, self._late)
                 path.replace(self.folder / path.name)
             except FileNotFoundError:  # an agent's `git clean -fdx` took it away
                 pass
+            except TimeoutError:
+                self.left.append(path)
             except OSError:  # what can't be gone through is not kept
                 path.unlink(missing_ok=True)
         try:

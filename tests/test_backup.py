@@ -62,6 +62,21 @@ class TestRestored:
         assert not list(ralph.workspace.iterdir())
         assert "max_failures" in ralph("config", "show", "--given", "--config", "conf/mine.yml", cwd=there).stdout
 
+    def test_run_is_not_resumed_while_the_original_is_at_work(self, ralph):
+        """What belongs to a run is known by its id: the original's agent would be taken for left over, and killed."""
+        agent = ralph.agent("touch begun; while [ ! -e go ]; do sleep 0.05; done; echo LOOP_COMPLETE")
+        process = ralph.begin(agent)
+        ralph.until((ralph.workspace / "begun").exists)
+        there = clone(ralph)
+        assert ralph("backup", "create", "--output", ralph.root / "b").returncode == 0
+        assert ralph("backup", "restore", ralph.root / "b", cwd=there).returncode == 0
+        refused = ralph("resume", cwd=there)
+        assert refused.returncode == 2
+        assert f"is at work in {ralph.workspace}" in refused.stderr
+        (ralph.workspace / "go").touch()
+        assert ralph.end(process).returncode == 0
+        assert agent.calls == 1
+
     def test_run_is_shown_and_checked_as_before(self, ralph, backed):
         path, _ = backed
         there = clone(ralph)

@@ -256,6 +256,26 @@ class TestRun:
         for path, data in everything(ralph):
             assert secret.encode() not in data or path.name.startswith("state"), path  # in the agent's own command line
 
+    def test_that_is_to_end_at_once_does_not_wait_for_a_large_transcript(self, ralph):
+        """It stays where nobody else may read it, which is said, and is gone through when the run goes on."""
+        secret = self.SECRETS[0]
+        large = 'yes \'{"type": "text", "tokens": "of a key"}\' | head -c 1000000000'
+        agent = ralph.agent(f"{large}; echo {secret}; touch written; sleep 60", "echo LOOP_COMPLETE")
+        process = ralph.begin(agent, env={"ACME_TOKEN": secret})
+        ralph.until((ralph.workspace / "written").exists, limit=60)
+        process.send_signal(signal.SIGTERM)
+        ended = ralph.end(process, limit=30)
+        assert ended.returncode == 143
+        assert "1 large transcripts are not yet gone through" in ended.stdout
+        (left,) = ralph.home.glob("runs/*/output/raw/*.out")
+        assert left.stat().st_mode & 0o777 == 0o600
+        os.truncate(left, 1000)  # the rest of it would only take time
+        left.write_bytes(left.read_bytes() + f"{secret}\n".encode())
+        assert ralph("resume", env={"ACME_TOKEN": secret}).returncode == 0
+        kept = (ralph.folder / "output/0001.out").read_text()
+        assert secret not in kept
+        assert MASK in kept
+
     def test_the_end_of_standard_error_is_redacted_however_soon_the_process_has_ended(self, tmp_path):
         """It may have ended before its start has been told: what is done to its words has to be known by then."""
 
