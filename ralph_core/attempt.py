@@ -15,7 +15,6 @@ from .approvals import Asked, AskServer
 from .audit import RESULTS, Pair
 from .consent import Consent
 from .contracts import Capability, Command, Failure, McpServers, Request
-from .errors import StoreError
 from .events import (
     Event,
     Failed,
@@ -52,8 +51,6 @@ TEXT_KEPT = 1000
 
 READ_ON = 5.0
 """Seconds for which the output of an agent that was killed is read on, for what it had reported of its spending."""
-ANSWER_KEPT = 500
-"""Characters of the end of an answer by which it is told from the next one."""
 
 
 class AttemptRunner:
@@ -101,7 +98,6 @@ class AttemptRunner:
                 attempt = self._judged()
                 if attempt.failure is None or attempt.failure.agent_fault:  # else the same prompt is given again
                     run.parts.desk.heeded(self._words)
-                await self._look_for_progress()
             except BaseException as error:
                 message = run.parts.redactor.text(str(error))
                 self._book(replace(self._current, result="abandoned", message=message), span, pair)
@@ -343,6 +339,11 @@ class AttemptRunner:
     # --- after ---
 
     @property
+    def answer(self) -> str | None:
+        """The agent's last words; None if it has not finished."""
+        return self.run.parts.redactor.text(self._final.text) if isinstance(self._final, Finished) else None
+
+    @property
     def _current(self) -> Attempt:
         assert self.run.state.current is not None
         return self.run.state.current
@@ -359,20 +360,6 @@ class AttemptRunner:
         message = run.parts.redactor.text(f"{kind.value}: {final.message}")[:500]
         failed = replace(self._current, result="failed", failure=kind, message=message)
         return replace(failed, retry_after=final.retry_after)
-
-    async def _look_for_progress(self) -> None:
-        """Note whether a finished iteration came to anything; the files are only looked at if the answer is an old one."""
-        run, state = self.run, self.run.state
-        if state.limits.no_progress is None or not isinstance(self._final, Finished):
-            return
-        answer = run.parts.redactor.text(self._final.text)[-ANSWER_KEPT:]
-        tree: str | None = ""
-        if state.progress.repeats(answer):
-            try:
-                tree = await asyncio.to_thread(run.parts.store.fingerprint, state, run.parts.lease)
-            except StoreError:
-                pass  # what is not known is not the same as before; and what is wrong with the store, the next save says
-        run.note(progress=state.progress.after(tree, answer))
 
     def _book(self, attempt: Attempt, span: Span, pair: Pair) -> Attempt:
         """Enter an attempt that is over into the state, the trace and the account."""

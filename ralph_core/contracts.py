@@ -321,7 +321,10 @@ class Lease:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The workspace's files at one instant. `changed` counts files that differ from the snapshot before, if known."""
+    """The workspace's files at one instant. `changed` counts files that differ from the snapshot before, if known.
+
+    `fingerprint` is what the store's method of that name answers for these files; None: not known, or no longer.
+    """
 
     ref: str
     run: str
@@ -330,6 +333,7 @@ class Snapshot:
     time: float
     changed: int | None = None
     notes: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

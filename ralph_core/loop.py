@@ -85,7 +85,7 @@ class Loop:
             run.parts.telemetry.span("ralph.iteration", {names.ITERATION: number}) as span,
             run.parts.trail.pair("iteration") as pair,
         ):
-            attempt = await self._settled(number, pair)
+            attempt, answer = await self._settled(number, pair)
             failed = attempt.result == "failed"
             pair.message = attempt.message
             pair.data = {"result": attempt.result, "claimed": attempt.claimed, **spend_data(attempt.spend)}
@@ -97,8 +97,10 @@ class Loop:
                 failures=run.state.failures + failed,
                 consecutive_failures=run.state.consecutive_failures + 1 if failed else 0,
             )
-            if number % run.parts.settings.checkpoint_interval == 0:
-                await run.snapshot()
+            due = number % run.parts.settings.checkpoint_interval == 0
+            snapshot = await run.snapshot() if due else None
+            if answer is not None and run.state.limits.no_progress is not None:
+                await run.look_for_progress(answer, snapshot)
 
     async def _conclude(self) -> None:
         """Check the claim of the last iteration, if it made one and nobody has yet; it is judged before any limit."""
@@ -114,16 +116,17 @@ class Loop:
         if run.state.confirmations >= run.parts.settings.completion.confirmations:
             raise Ended(Outcome(OutcomeKind.COMPLETED, _verified(run.state.gates), by=last.agent))
 
-    async def _settled(self, iteration: int, pair: Pair) -> Attempt:
-        """The attempt that settles the iteration; before it, as many as the policies and the other agents allow."""
+    async def _settled(self, iteration: int, pair: Pair) -> tuple[Attempt, str | None]:
+        """The attempt that settles the iteration, and its agent's answer; before it, as many as are allowed."""
         run = self.run
         pair.ending = "abandoned"  # until one has settled it
         while True:
-            attempt = await AttemptRunner(run, await self._choose(), iteration).make()
+            runner = AttemptRunner(run, await self._choose(), iteration)
+            attempt = await runner.make()
             left_alone = self._leave_alone(attempt)
             if attempt.failure is None or attempt.failure.agent_fault:
                 pair.ending = "finished"
-                return attempt
+                return attempt, runner.answer
             if not left_alone:
                 run.note(retries=run.state.retries + 1)
             await run.rule(Moment(MomentKind.ITERATION))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
+from operator import is_
 from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
 from .redaction import Redactor
-from .state import RunState
+from .state import RECENT, Attempt, RunState
 from .statefile import state_of
 from .verdicts import Moment, MomentKind
 from .wire import event_from, fields_of
 
 FILE = "moments.jsonl"
+LAST = "recent+"
+"""Under this name: an attempt that has come to those of `RunState.recent`."""
 TICK_EVERY = 5.0
 """Seconds of the run between two ticks that are kept: enough to see when a time limit would have struck."""
 
@@ -34,12 +37,12 @@ class MomentLog:
             return
         self._elapsed = state.elapsed
         before, self._before = self._before, state
-        changed = {
-            name: _plain(value)
-            for name, value in vars(state).items()
-            if before is None
-            or value is not getattr(before, name)  # most are the same object: a state is never changed
-        }
+        known = vars(before) if before is not None else {}
+        # Most are the same object: a state is never changed.
+        changed = {name: value for name, value in vars(state).items() if name not in known or value is not known[name]}
+        if before is not None and "recent" in changed and _grown(before.recent, state.recent):
+            changed[LAST] = changed.pop("recent")[-1]
+        changed = {name: _plain(value) for name, value in changed.items()}
         event = fields_of(moment.event) if moment.event is not None else None
         line = {"moment": moment.kind.value, "event": event, "state": changed}
         try:
@@ -47,6 +50,15 @@ class MomentLog:
                 stream.write(json.dumps(self._redactor.value(line), default=str) + "\n")
         except OSError:  # as the docstring says
             pass
+
+
+def _grown(before: tuple[Attempt, ...], now: tuple[Attempt, ...]) -> bool:
+    """Whether `now` is `before` and one more, as far as that many are kept."""
+    return (
+        len(now) > 0
+        and all(map(is_, reversed(now[:-1]), reversed(before)))
+        and len(now) >= min(len(before) + 1, RECENT)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -68,7 +80,10 @@ def read_moments(folder: Path) -> Iterator[tuple[Moment, RunState]]:
         for line in lines:
             try:
                 entry = json.loads(line)
-                fields = {**fields, **entry["state"]}
+                changed = entry["state"]
+                if LAST in changed:
+                    changed["recent"] = [*fields["recent"], changed.pop(LAST)][-RECENT:]
+                fields = {**fields, **changed}
                 event = event_from(entry["event"]) if entry["event"] is not None else None
                 moment = Moment(MomentKind(entry["moment"]), event)
             except (ValueError, KeyError, TypeError):

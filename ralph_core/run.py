@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
 from .audit import AuditTrail
-from .contracts import Agent, CheckpointStore, Lease
-from .errors import RalphError
+from .contracts import Agent, CheckpointStore, Lease, Snapshot
+from .errors import RalphError, StoreError
 from .events import ToolCall
 from .interrupts import Interrupts
 from .moments import MomentLog
@@ -38,6 +38,8 @@ CONFIRMING = 0.002
 """Seconds between two looks whether a required sink has written everything."""
 
 
+ANSWER_KEPT = 500
+"""Characters of the end of an answer by which it is told from the next one."""
 LOOK = 0.5
 """Seconds between two looks whether a run that pauses may go on."""
 
@@ -136,7 +138,7 @@ class Run:
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self.save()
 
-    async def snapshot(self) -> None:
+    async def snapshot(self) -> Snapshot | None:
         """Record the files, in a thread: git may take its time, and signals must be heard meanwhile."""
         number, self._recorded = self.state.snapshots, self.state.attempts
         self.note(snapshots=number + 1)
@@ -154,6 +156,29 @@ class Run:
                 span.set_attribute(names.REF, snapshot.ref)
                 pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
                 self.save(durable=False, snapshot=snapshot.ref)  # the store itself knows what it has recorded
+        return snapshot
+
+    async def look_for_progress(self, answer: str, snapshot: Snapshot | None) -> None:
+        """Note whether an iteration came to anything; the files are only looked at if the answer is an old one.
+
+        `snapshot` is the one that was made after it, if there was one: then the files need not be looked at again.
+        """
+        state, answer = self.state, answer[-ANSWER_KEPT:]
+        tree: str | None = ""
+        if state.progress.repeats(answer):
+            tree = snapshot.fingerprint if snapshot is not None else None
+            if tree is None:
+                tree = await self._fingerprint()
+        self.note(progress=state.progress.after(tree, answer))
+
+    async def _fingerprint(self) -> str | None:
+        try:
+            with self._the_store():
+                return await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
+        except StoreError:
+            return (
+                ""  # what is not known is not the same as before; and what is wrong with the store, the next save says
+            )
 
     @property
     def _plugin_of_store(self) -> str:

@@ -32,7 +32,13 @@ PREVIOUS = "state.prev.json"
 
 def seal(content: Mapping[str, Any]) -> bytes:
     """`content` as readable JSON, plain ASCII, with a checksum that `unseal` verifies. Dataclasses stand for their fields."""
-    return (_lines({"checksum": _checksum(content), **content}, 2) + "\n").encode("ascii")
+    parts = {_encode(name): _parts(value) for name, value in content.items()}
+    canonical = ",".join(f"{name}:{_canonical(part)}" for name, part in sorted(parts.items()))
+    lines = [
+        f'"checksum": "{_digest("{" + canonical + "}")}"',
+        *(f"{name}: {_lines(part)}" for name, part in parts.items()),
+    ]
+    return ("{\n " + ",\n ".join(lines) + "\n}\n").encode("ascii")
 
 
 def unseal(data: bytes) -> dict[str, Any]:
@@ -86,18 +92,47 @@ def _adapter() -> TypeAdapter[RunState]:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     # Over the values, not the bytes: indenting the file is harmless, changing a figure is not.
-    canonical = json.dumps(content, default=_fields, sort_keys=True, separators=(",", ":"))
+    return _digest(_encode(content))
+
+
+def _digest(canonical: str) -> str:
     return "sha256:" + sha256(canonical.encode("ascii")).hexdigest()
 
 
-def _lines(value: Any, depth: int, margin: str = "\n") -> str:
-    """JSON with a line for each field down to `depth`: as readable as indented, and several times as fast."""
-    value = _fields(value) if is_dataclass(value) else value
-    if not depth or not value or not isinstance(value, dict):
-        return json.dumps(value, default=_fields)
-    inner = margin + " "
-    lines = [f"{json.dumps(key)}: {_lines(item, depth - 1, inner)}" for key, item in value.items()]
-    return "{" + inner + f",{inner}".join(lines) + margin + "}"
+def _parts(value: Any) -> str | dict[str, str]:
+    """A value in canonical JSON; for a dataclass its fields, each so, since a state is saved with a line for each."""
+    if is_dataclass(value):
+        return {_encode(name): _text(item) for name, item in _fields(value).items()}
+    return _encode(value)
+
+
+def _canonical(part: str | dict[str, str]) -> str:
+    return (
+        part if isinstance(part, str) else "{" + ",".join(f"{name}:{text}" for name, text in sorted(part.items())) + "}"
+    )
+
+
+def _lines(part: str | dict[str, str]) -> str:
+    return part if isinstance(part, str) else "{\n  " + ",\n  ".join(map(": ".join, part.items())) + "\n }"
+
+
+def _text(value: Any) -> str:
+    """Canonical JSON of a field; of values that are never changed, remembered: most are the same in the next state."""
+    if not isinstance(value, tuple) and not is_dataclass(value):
+        return _encode(value)
+    known = _KNOWN.get(id(value))
+    if known is not None:
+        return known[1]
+    text = "[" + ",".join(map(_text, value)) + "]" if isinstance(value, tuple) else _encode(value)
+    if len(_KNOWN) >= _REMEMBERED:
+        _KNOWN.clear()
+    _KNOWN[id(value)] = value, text
+    return text
+
+
+_KNOWN: dict[int, tuple[object, str]] = {}
+"""By the id of a value the value, so that nothing else gets that id, and its JSON."""
+_REMEMBERED = 100
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -106,6 +141,9 @@ def _fields(value: Any) -> dict[str, Any]:
     if not is_dataclass(value):
         raise TypeError(f"{type(value).__name__} can't be saved")
     return vars(value)  # not `asdict`: that copies all of it first
+
+
+_encode = json.JSONEncoder(default=_fields, sort_keys=True, separators=(",", ":")).encode
 
 
 # --- a run's folder ---------------------------------------------------------------------------------------------------
@@ -120,9 +158,10 @@ def write(folder: Path, state: RunState, *, durable: bool = True) -> None:
     current = folder / CURRENT
     temporary = _temporary(current)
     try:
-        _write(temporary, dump_state(state), durable=durable)
+        written = _write(temporary, dump_state(state), durable=durable)
         _keep(current, folder / PREVIOUS)
         temporary.replace(current)
+        _WRITTEN[current] = written
         if durable:
             sync_folder(folder)
     except OSError as error:
@@ -164,7 +203,7 @@ def sweep(folder: Path) -> None:
 
 def _keep(current: Path, previous: Path) -> None:
     """Make `previous` what `current` is, unless `current` is torn: then the good one is not given up for it."""
-    if not _is_whole(current):
+    if not _as_written(current) and not _is_whole(current):
         return
     link = _temporary(previous)
     discard(link)
@@ -177,6 +216,23 @@ def _keep(current: Path, previous: Path) -> None:
         link.replace(previous)
     finally:
         discard(link)  # also after success: replacing a file by another link to itself leaves both names
+
+
+_WRITTEN: dict[Path, tuple[int, ...]] = {}
+"""The marks of the states that this process has written: as long as they are the same, the file need not be read."""
+
+
+def _marks(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written or replaced."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _as_written(path: Path) -> bool:
+    """Whether the file is the one that this process has put there."""
+    try:
+        return _WRITTEN.pop(path, ()) == _marks(path.stat())
+    except OSError:
+        return False
 
 
 def _is_whole(path: Path) -> bool:
@@ -231,13 +287,15 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"can't write {path}: {error.strerror or error}")
 
 
-def _write(path: Path, data: bytes, *, durable: bool) -> None:
+def _write(path: Path, data: bytes, *, durable: bool) -> tuple[int, ...]:
+    """Write a new file; returns its marks."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
         if durable:
             os.fsync(file.fileno())
+        return _marks(os.fstat(file.fileno()))
 
 
 def _temporary(path: Path) -> Path:

@@ -40,6 +40,7 @@ class _Line:
     """A run's line of snapshots while this process continues it: the next number, and the last commit and its tree.
 
     `looked` says that the files were looked at since: then the index no longer tells what the next snapshot changes.
+    `since` is from when on objects may not be durable yet (see `gitsync`), if that is not the beginning of the snapshot.
     """
 
     token: int
@@ -49,6 +50,7 @@ class _Line:
     tree: str | None = None
     steady: bool = False
     looked: bool = False
+    since: int | None = None
 
 
 class GitStore(LocalStore):
@@ -94,13 +96,15 @@ class GitStore(LocalStore):
         line = self._lines.pop(state.run, None)
         if line is None or line.token != lease.token or not line.index.path.exists():
             line = self._take_up(repository, lease)
-        line.looked, line.steady = True, False
+        if line.since is None:
+            line.since = gitsync.moment(repository.objects, long_ago=not line.steady)
+        line.looked = True
         tree = line.index.record().tree
         self._lines[state.run] = line
         return tree
 
     def _extend(self, repository: Repository, line: _Line, state: RunState, lease: Lease) -> tuple[Snapshot, _Line]:
-        since = gitsync.moment(repository.objects, long_ago=not line.steady)
+        since = line.since or gitsync.moment(repository.objects, long_ago=not line.steady)
         recorded = line.index.record()
         changed = None
         if line.tree:
@@ -115,6 +119,7 @@ class GitStore(LocalStore):
             note = publish(repository, state, recorded.tree) if self._commits_too else ""
         if note:
             taken = replace(taken, notes=(*taken.notes, note))
+        taken = replace(taken, fingerprint=recorded.tree)
         return taken, _Line(lease.token, line.index, line.number + 1, commit, recorded.tree, steady=True)
 
     def anchor(self, state: RunState, lease: Lease) -> None:

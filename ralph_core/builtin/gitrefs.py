@@ -67,7 +67,7 @@ class Commit:
             iteration, time, changed, notes = told["iteration"], told["time"], told["changed"], tuple(told["notes"])
         except (StoreError, KeyError, TypeError):
             iteration, time, changed, notes = 0, self.time, None, ("its description is torn or was edited",)
-        return Snapshot(self.ref, self.run, self.number, iteration, time, changed, notes)
+        return Snapshot(self.ref, self.run, self.number, iteration, time, changed, notes, self.tree)
 
 
 def ref_of(run: str, number: int, *, before_restore: bool = False) -> str:
