@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ralph_core import contracts
 from ralph_core.cli.agents import rows as capability_rows
-from ralph_core.cli.app import app
+from ralph_core.cli.app import application
 from ralph_core.cli.config import docstrings
 from ralph_core.hookspecs import RalphSpec
 from ralph_core.plugins import KINDS, PluginChoice, build_manager
@@ -112,7 +112,7 @@ def settings_page() -> str:
 def flags() -> dict[str, str]:
     """Setting: the option of `ralph run` that sets it."""
     found = {}
-    for parameter in typer.main.get_command(app).commands["run"].params:
+    for parameter in typer.main.get_command(application()).commands["run"].params:
         if parameter.name not in NO_SETTINGS:
             found[FLAGS.get(parameter.name, parameter.name)] = ", ".join(parameter.opts)
     return found

@@ -16,7 +16,7 @@ import typer
 
 from ralph_core import ExitCode, RalphSpec
 from ralph_core.cli import with_command
-from ralph_core.cli.app import app
+from ralph_core.cli.app import application
 from ralph_core.settings import Settings
 from ralph_core.sources import ENVIRONMENT, FILES
 
@@ -73,7 +73,7 @@ def commands(page):
 
 def refusal(arguments):
     """Why `ralph ARGUMENTS` is not understood, or None. Options are looked up; values and arguments are not."""
-    command, words = typer.main.get_command(app), with_command(list(arguments))
+    command, words = typer.main.get_command(application()), with_command(list(arguments))
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         if words[0] not in command.commands:
             return f"no command {words[0]!r}"
@@ -123,7 +123,7 @@ class TestCommands:
 
     def test_of_ralph_are_all_mentioned(self):
         pages = "".join(map(text, PAGES))
-        assert not [each for each in typer.main.get_command(app).commands if f"ralph {each}" not in pages]
+        assert not [each for each in typer.main.get_command(application()).commands if f"ralph {each}" not in pages]
 
     def test_of_the_make_file_are_its_own(self):
         targets = re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), re.MULTILINE)
@@ -133,7 +133,7 @@ class TestCommands:
     def test_options_in_running_text_exist(self):
         for page in PAGES:
             found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", FENCE.sub("", text(page))))
-            assert found <= options(typer.main.get_command(app)) | OTHERS, name(page)
+            assert found <= options(typer.main.get_command(application())) | OTHERS, name(page)
 
     def test_the_readme_begins_with_the_commands_that_run_and_test(self):
         assert [words[:2] for words in commands(ROOT / "README.md")][:2] == [["make", "run"], ["make", "test"]]

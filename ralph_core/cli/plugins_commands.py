@@ -6,7 +6,7 @@ They are looked for when the first argument is no command of Ralph's own, and fo
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import typer
@@ -16,23 +16,20 @@ from ralph_core.errors import PluginFault
 COMMANDS = "ralph.commands"
 
 
-def add_commands(app: typer.Typer, arguments: Sequence[str]) -> None:
-    """Make the command known that is called, or the names of all for the help. Raises `PluginFault` for one that is broken."""
+def add_commands(app: typer.Typer, arguments: Sequence[str], own: Container[str]) -> None:
+    """Make the command known that is called, or the names of all for the help; `own` are Ralph's, which can't be replaced.
+
+    Raises `PluginFault` for one that is broken.
+    """
     first = arguments[0] if arguments else "--help"
-    if first in own_commands(app) or (first.startswith("-") and first not in ("--help", "-h")):
+    if first in own or (first.startswith("-") and first not in ("--help", "-h")):
         return
     for entry in _entries():
         if first == entry.name:
             _add(app, entry)
             return
-        if first.startswith("-") and entry.name not in own_commands(app):
+        if first.startswith("-") and entry.name not in own:
             app.command(entry.name, help=f"From {_origin(entry)}.")(_listed)
-
-
-def own_commands(app: typer.Typer) -> set[str]:
-    """The names of the commands and groups that the app has."""
-    functions = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands}
-    return functions | {str(info.name) for info in app.registered_groups}
 
 
 def _entries() -> list[Any]:

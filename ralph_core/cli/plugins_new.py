@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -26,7 +27,7 @@ KINDS = {
 """Kind: what the plugin is, and how it is used."""
 
 
-def write(name: str, kind: str, into: Path, *, taken: set[str]) -> int:
+def write(name: str, kind: str, into: Path, *, taken: Container[str]) -> int:
     """Write the package for a plugin of that name below `into`. Raises `UserError` for a name that can't be."""
     if not NAME.fullmatch(name):
         raise UserError(
