@@ -25,6 +25,7 @@ _HOME = {
     "contracts": ("Agent", "AuditSink", "Capability", "CheckpointStore", "Command", "CommandAgent", "Context", "Exit", "Failure",
                   "Lease", "LimitPolicy", "Probe", "Process", "ProcessHost", "Provider", "Request", "Saved", "Section",
                   "Snapshot", "SpawnError", "tail_of"),
+    "programs": ("ask_program", "find_program"),
     "hookspecs": ("CONTRACT_VERSION", "RalphSpec", "hookimpl"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -81,6 +82,7 @@ if TYPE_CHECKING:  # each under its own name: so they count as exported for type
         UsageWindow as UsageWindow,
     )
     from .hookspecs import CONTRACT_VERSION as CONTRACT_VERSION, RalphSpec as RalphSpec, hookimpl as hookimpl
+    from .programs import ask_program as ask_program, find_program as find_program
     from .records import AuditFilter as AuditFilter, AuditRecord as AuditRecord, Severity as Severity
     from .state import Attempt as Attempt, Limits as Limits, RunState as RunState, Spend as Spend, Task as Task
     from .statefile import dump_state as dump_state, parse_state as parse_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ class Ended(Exception):
 class Parts:
     """All that a run works with. Whoever puts it together closes it.
 
-    `askers`: agents that are made to ask before they use a tool; `someone`: whether there is a person to ask.
+    `first_look` is through when the files may be recorded. `askers`: agents that are made to ask before they use a tool; `someone`: whether there is a person to ask.
     """
 
     settings: Settings
@@ -71,6 +71,7 @@ class Parts:
     trail: AuditTrail
     telemetry: Telemetry
     supervisor: Supervisor
+    first_look: Awaitable[object]
     halt: Interrupts
     moments: MomentLog
     askers: frozenset[str]

@@ -219,7 +219,7 @@ class Sitting:
         transcripts = Transcripts(folder, redactor, lambda: self._halt.now is not None)
         self._lay_out(folder, transcripts, redactor)
         self._recover_sinks()
-        async with _supervised(state.run) as starting:
+        async with _supervised(state.run) as starting, _looked_at(cast.store, state, lease) as first_look:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
             if self._log is not None:
                 self._log.begin(state.run, redactor, telemetry.ids)
@@ -249,6 +249,7 @@ class Sitting:
                     trail=trail,
                     telemetry=telemetry,
                     supervisor=await starting,
+                    first_look=first_look,
                     halt=self._halt,
                     moments=MomentLog(folder, redactor),
                     askers=askers(cast.agents, [name for name, _, _ in cast.policies], ground.plugins),
@@ -449,6 +450,21 @@ async def _supervised(run: str) -> AsyncIterator[Awaitable[Supervisor]]:
         yield starting
     finally:
         await (await starting).close()
+
+
+@asynccontextmanager
+async def _looked_at(store: CheckpointStore, state: RunState, lease: Lease) -> AsyncIterator[Awaitable[object]]:
+    """A first look at the files of a new run, while other things are made ready: what it finds, the first snapshot need not.
+
+    What goes wrong, the snapshot will say.
+    """
+    looks = [asyncio.to_thread(store.fingerprint, state, lease)] if state.snapshot is None else []
+    looking = asyncio.gather(*looks, return_exceptions=True)
+    await asyncio.sleep(0)  # far enough for the thread to start
+    try:
+        yield looking
+    finally:
+        await looking
 
 
 def new_run_id() -> str:

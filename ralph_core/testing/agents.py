@@ -146,7 +146,7 @@ class AgentContract:
         holds(
             not probe.usable,
             "with an empty PATH and no credentials, the probe says that the agent is usable",
-            mend="look for the program with shutil.which(name, path=context.env.get('PATH')), and name it in `missing`",
+            mend="look for the program with find_program(name, self.context.env), and name it in `missing`",
         )
         holds(
             all(isinstance(each, str) and each.strip() for each in probe.missing),

@@ -1,7 +1,6 @@
 """GitHub Copilot CLI as an agent for Ralph."""
 
 import json
-import shutil
 
 import ralph_core as ralph
 
@@ -15,7 +14,7 @@ KINDS = {
 
 class Copilot(ralph.CommandAgent):
     def probe(self):
-        found = shutil.which("copilot", path=self.context.env.get("PATH"))
+        found = ralph.find_program("copilot", self.context.env)
         return ralph.Probe(found, missing=() if found else ("copilot on PATH: npm install -g @github/copilot",))
 
     def begin(self, request):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from typing import Any
 
 from ralph_core.contracts import Agent, Command, Context, Probe, Process, Request, SpawnError
 from ralph_core.events import Event, Failed, FailureKind
+from ralph_core.programs import find_program
 
 from .known import ANY, KNOWN, Known
 from .settings import AcpSettings
@@ -39,7 +39,7 @@ class AcpAgent(Agent):
         if not self._words:
             return Probe(missing=(f"no command: set agents.{self.name}.command",))
         program = os.path.expanduser(self._words[0])  # noqa: PTH111 - a bare name stays one
-        executable = shutil.which(program, path=self.context.env.get("PATH"))
+        executable = find_program(program, self.context.env)
         if executable is None:
             advice = f"install it ({self.known.install}), or " if self.known.install else ""
             return Probe(missing=(f"no program {program!r} on PATH: {advice}set agents.{self.name}.command",))

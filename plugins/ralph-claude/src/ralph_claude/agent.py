@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ralph_core.contracts import Command, CommandAgent, Context, McpServers, Probe, Request
 from ralph_core.events import Event
+from ralph_core.programs import ask_program, find_program
 
 from .asking import ASKING_ENV, asking
 from .credentials import credentials
@@ -61,11 +60,12 @@ class ClaudeAgent(CommandAgent):
 
     def probe(self) -> Probe:
         name = self.settings.executable
-        executable = shutil.which(os.path.expanduser(name), path=self.context.env.get("PATH"))  # noqa: PTH111 - a bare name stays one
+        executable = find_program(name, self.context.env)
         if executable is None:
             advice = "install Claude Code (npm install -g @anthropic-ai/claude-code), or set agents.claude.executable"
             return Probe(missing=(f"no program {name!r} on PATH: {advice}",), notes=self._notes())
-        version, complaint = self._version(executable)
+        version, complaint = ask_program([executable, "--version"], {**self.context.env, **FIXED_ENV})
+        version = version.partition(" ")[0]
         missing, notes = [complaint] if complaint else [], list(self._notes())
         if version and version.split(".", 1)[0] != TESTED.split(".", 1)[0]:
             notes.append(f"version {version} is untested; this adapter was tried with {TESTED}")
@@ -156,27 +156,6 @@ class ClaudeAgent(CommandAgent):
         if not self._sandbox_needed():
             return ()
         return ("runs as root: IS_SANDBOX=1 is set for it, without which it refuses the mode bypassPermissions",)
-
-    def _version(self, executable: str) -> tuple[str | None, str]:
-        """The version, or None and what is wrong."""
-        try:
-            done = subprocess.run(
-                [executable, "--version"],
-                env={**self.context.env, **FIXED_ENV},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=10,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None, f"{executable} --version did not answer within 10 s"
-        except OSError as error:
-            return None, f"{executable} can't be run: {error.strerror or error}"
-        words = done.stdout.decode(errors="replace").split()
-        if done.returncode != 0 or not words:
-            complaint = " ".join(done.stderr.decode(errors="replace").split())[-200:]
-            return None, f"{executable} --version failed (exit code {done.returncode}): {complaint or 'no output'}"
-        return words[0], ""
 
 
 def _mcp_env(mcp: McpServers | None) -> dict[str, str]:

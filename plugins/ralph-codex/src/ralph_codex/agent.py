@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request
 from ralph_core.events import Event
+from ralph_core.programs import ask_program, find_program
 
 from .settings import CodexSettings
 from .stream import Stream
@@ -37,11 +36,12 @@ class CodexAgent(CommandAgent):
 
     def probe(self) -> Probe:
         name = self.settings.executable
-        executable = shutil.which(os.path.expanduser(name), path=self.context.env.get("PATH"))  # noqa: PTH111 - a bare name stays one
+        executable = find_program(name, self.context.env)
         if executable is None:
             advice = "install Codex (npm install -g @openai/codex), or set agents.codex.executable"
             return Probe(missing=(f"no program {name!r} on PATH: {advice}",))
-        version, complaint = self._version(executable)
+        words, complaint = ask_program([executable, "--version"], {**self.context.env, **self.settings.env})
+        version = words.rpartition(" ")[2]
         missing, notes = [complaint] if complaint else [], []
         if version and version.split(".")[:2] != TESTED.split(".")[:2]:
             notes.append(f"version {version} is untested; this adapter was tried with {TESTED}")
@@ -94,23 +94,3 @@ class CodexAgent(CommandAgent):
         except (OSError, ValueError):
             own = False
         return f"model_provider in {home / 'config.toml'}" if own else None
-
-    def _version(self, executable: str) -> tuple[str | None, str]:
-        """The version, or None and what is wrong."""
-        try:
-            done = subprocess.run(
-                [executable, "--version"],
-                env={**self.context.env, **self.settings.env},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=10,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None, f"{executable} --version did not answer within 10 s"
-        except OSError as error:
-            return None, f"{executable} can't be run: {error.strerror or error}"
-        words = done.stdout.decode(errors="replace").split()
-        if done.returncode != 0 or not words:
-            return None, f"{executable} --version failed (exit code {done.returncode})"
-        return words[-1], ""

@@ -6,15 +6,14 @@ What its lines and exit codes mean is in `stream`, how it is kept apart from the
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request, SpawnError
 from ralph_core.events import Event
+from ralph_core.programs import ask_program, find_program
 
 from . import home
 from .login import login
@@ -47,7 +46,7 @@ class GeminiAgent(CommandAgent):
 
     def probe(self) -> Probe:
         name = self.settings.executable
-        executable = shutil.which(os.path.expanduser(name), path=self.context.env.get("PATH"))  # noqa: PTH111 - a bare name stays one
+        executable = find_program(name, self.context.env)
         if executable is None:
             advice = "install Gemini CLI (npm install -g @google/gemini-cli), or set agents.gemini.executable"
             return Probe(missing=(f"no program {name!r} on PATH: {advice}",))
@@ -104,24 +103,10 @@ class GeminiAgent(CommandAgent):
             yield from ("--allowed-mcp-server-names", name)
         yield from self.settings.extra_args
 
-    def _version(self, executable: str) -> tuple[str | None, str]:
-        """The version, or None and what is wrong."""
-        try:
-            # Even for this it writes into its home, and leaves rubbish there.
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-                done = subprocess.run(
-                    [executable, "--version"],
-                    env={**self.context.env, **FIXED_ENV, **self.settings.env, "GEMINI_CLI_HOME": scratch},
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=10,
-                    check=False,
-                )
-        except subprocess.TimeoutExpired:
-            return None, f"{executable} --version did not answer within 10 s"
-        except OSError as error:
-            return None, f"{executable} can't be run: {error.strerror or error}"
-        words = done.stdout.decode(errors="replace").split()
-        if done.returncode != 0 or not words:
-            return None, f"{executable} --version failed (exit code {done.returncode})"
-        return words[-1], ""
+    def _version(self, executable: str) -> tuple[str, str]:
+        """The version, and what is wrong if there is none."""
+        # Even for this it writes into its home, and leaves rubbish there.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            env = {**self.context.env, **FIXED_ENV, **self.settings.env, "GEMINI_CLI_HOME": scratch}
+            words, complaint = ask_program([executable, "--version"], env)
+        return words.rpartition(" ")[2], complaint

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request, SpawnError
 from ralph_core.events import Event, Failed, FailureKind, Finished
+from ralph_core.programs import ask_program, find_program
 
 from .given import given
 from .monitoring import LOG, set_up_log, watched
@@ -184,23 +183,13 @@ class QChatAgent(CommandAgent):
     def _executable(self) -> str | None:
         """The path of the program that is there."""
         names = (self.settings.executable,) if self.settings.executable else self.programs
-        path = self.context.env.get("PATH")
-        found = (shutil.which(os.path.expanduser(name), path=path) for name in names)  # noqa: PTH111 - a bare name stays one
+        found = (find_program(name, self.context.env) for name in names)
         return next((each for each in found if each), None)
 
     def _ask(self, executable: str, question: str) -> tuple[str, str]:
         """The first line of the program's answer, and what is wrong if it has none."""
-        env = self._env(self.context.env)
-        try:
-            done = subprocess.run(
-                [executable, question], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=4, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return "", f"{executable} {question} did not answer within 4 s"
-        except OSError as error:
-            return "", f"{executable} can't be run: {error.strerror or error}"
-        lines = ANSI.sub("", done.stdout.decode(errors="replace")).strip().splitlines() or [""]
-        return lines[0], f"{executable} {question} failed (exit code {done.returncode})" if done.returncode else ""
+        words, complaint = ask_program([executable, question], self._env(self.context.env), timeout=4)
+        return (ANSI.sub("", words).strip().splitlines() or [""])[0], complaint
 
 
 class QAgent(QChatAgent):
