@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+"""The version of ralph-core."""
 
 _HOME = {
     "events": (
@@ -18,13 +19,13 @@ _HOME = {
     "verdicts": ("Allow", "Ask", "Deny", "ExitCode", "Moment", "MomentKind", "Outcome", "OutcomeKind", "Pause",
                  "Stop", "Verdict"),
     "statefile": ("dump_state", "parse_state"),
-    "state": ("Attempt", "Limits", "RunState", "Spend", "Task"),
-    "records": ("AuditFilter", "AuditRecord", "Severity"),
+    "state": ("Attempt", "GateResult", "Limits", "Progress", "Quota", "RunState", "Spend", "Task"),
+    "records": ("AuditFilter", "AuditRecord", "Severity", "record_of"),
     "errors": ("AgentUnavailable", "LeaseLost", "PluginFault", "RalphError", "SettingsError", "StoreError",
                "UnknownName", "UserError", "WorkspaceBusy"),
-    "contracts": ("Agent", "AuditSink", "Capability", "CheckpointStore", "Command", "CommandAgent", "Context", "Exit", "Failure",
-                  "Lease", "LimitPolicy", "Probe", "Process", "ProcessHost", "Provider", "Request", "Saved", "Section",
-                  "Snapshot", "SpawnError", "tail_of"),
+    "contracts": ("Agent", "Anchor", "AskChannel", "AuditSink", "Capability", "CheckpointStore", "Command", "CommandAgent",
+                  "Context", "Exit", "Failure", "Lease", "LimitPolicy", "McpServers", "Probe", "Process", "ProcessHost",
+                  "Provider", "Request", "Saved", "Section", "Snapshot", "SpawnError", "tail_of"),
     "programs": ("ask_program", "find_program"),
     "hookspecs": ("CONTRACT_VERSION", "RalphSpec", "hookimpl"),
 }  # fmt: skip
@@ -36,6 +37,8 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - every entry is
 if TYPE_CHECKING:  # each under its own name: so they count as exported for type checkers, too
     from .contracts import (
         Agent as Agent,
+        Anchor as Anchor,
+        AskChannel as AskChannel,
         AuditSink as AuditSink,
         Capability as Capability,
         CheckpointStore as CheckpointStore,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:  # each under its own name: so they count as exported for type
         Failure as Failure,
         Lease as Lease,
         LimitPolicy as LimitPolicy,
+        McpServers as McpServers,
         Probe as Probe,
         Process as Process,
         ProcessHost as ProcessHost,
@@ -83,8 +87,22 @@ if TYPE_CHECKING:  # each under its own name: so they count as exported for type
     )
     from .hookspecs import CONTRACT_VERSION as CONTRACT_VERSION, RalphSpec as RalphSpec, hookimpl as hookimpl
     from .programs import ask_program as ask_program, find_program as find_program
-    from .records import AuditFilter as AuditFilter, AuditRecord as AuditRecord, Severity as Severity
-    from .state import Attempt as Attempt, Limits as Limits, RunState as RunState, Spend as Spend, Task as Task
+    from .records import (
+        AuditFilter as AuditFilter,
+        AuditRecord as AuditRecord,
+        Severity as Severity,
+        record_of as record_of,
+    )
+    from .state import (
+        Attempt as Attempt,
+        GateResult as GateResult,
+        Limits as Limits,
+        Progress as Progress,
+        Quota as Quota,
+        RunState as RunState,
+        Spend as Spend,
+        Task as Task,
+    )
     from .statefile import dump_state as dump_state, parse_state as parse_state
     from .verdicts import (
         Allow as Allow,

@@ -29,19 +29,23 @@ LINE_LIMIT = 32 * 1024 * 1024
 class Provider(Generic[T_co]):
     """A named, lazily built thing that a plugin brings.
 
-    `factory` and `settings` are import paths ("package.module:Name"); neither is imported until a run selects the
-    provider. `factory` is called as `factory(settings, context)`; `settings` names a pydantic model, which validates the
-    section of that name in the settings file. `capabilities` are promises, in the words of `Capability`. `environment`
-    names the variables that an agent's process needs of Ralph's environment, `*` standing for anything ("ACME_*"): it is
-    given them, what is common (`ralph_core.environment.COMMON`), and what the user allows.
+    `factory` and `settings` are import paths ("package.module:Name"); neither is imported until a run selects the provider.
     """
 
     name: str
+    """What the user types: lower-case letters, digits, - and _, a letter first; unique among all of its kind."""
     summary: str
+    """What it does, in one line."""
     factory: str
+    """What makes it, called as `factory(settings, context)`: a subclass of the base class, or a function that returns one."""
     settings: str | None = None
+    """A pydantic model, frozen, that forbids what it does not know; it validates the section of that name in the settings
+    file. None: it has no settings."""
     capabilities: frozenset[str] = frozenset()
+    """Promises, in the words of `Capability`."""
     environment: tuple[str, ...] = ()
+    """The variables that an agent's process needs of Ralph's environment, `*` standing for anything ("ACME_*"): it is given
+    them, what is common (`ralph_core.environment.COMMON`), and what the user allows."""
 
 
 class Capability(str, Enum):
@@ -83,9 +87,9 @@ class Capability(str, Enum):
 
 @dataclass(frozen=True)
 class Context:
-    """Where a provider finds itself: the workspace, Ralph's state directory, and the environment.
+    """Where a provider finds itself: `workspace`, Ralph's state directory (`home`), and the environment (`env`).
 
-    The environment is Ralph's own; for an agent, that of the agent's process (`Provider.environment`).
+    The environment is Ralph's own; for an agent, that of the agent's process (`Provider.environment`). Paths are absolute.
     """
 
     workspace: Path
@@ -97,6 +101,7 @@ class Provided:
     """What every provider's factory returns. `settings` is the validated settings model, or None without one."""
 
     def __init__(self, settings: Any, context: Context) -> None:
+        """Keep both. Nothing is opened or started here: `ralph doctor` and `--dry-run` build providers, too."""
         self.settings = settings
         self.context = context
 
@@ -106,7 +111,10 @@ class Provided:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found of an agent on this machine. `missing` says in words what to install or set; empty: usable."""
+    """What was found of an agent on this machine: the path of its `executable`, and its `version`.
+
+    `missing` says in words what to install or set; empty: usable. `notes` are what else the user should know.
+    """
 
     executable: str | None = None
     version: str | None = None
@@ -115,35 +123,42 @@ class Probe:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing is missing."""
         return not self.missing
 
 
 @dataclass(frozen=True)
 class Command:
-    """One process to run. `env` is its whole environment; `stdin` is written to it and then closed (None: nothing).
-
-    `stop` is how it is asked to end, in order: signal and grace in seconds; KILL to all that is left follows. Signal 0 only
-    waits, for a process that ends by what it reads. Of its output at most `chunk` bytes are read at once, and after a silence
-    it is looked at every `poll` seconds. `converses` is for a protocol: standard input stays open, and what `Process.write`
-    is given goes there, until `Process.close_input`; `stdin` is not used then.
-    """
+    """One process to run."""
 
     argv: tuple[str, ...]
+    """The program, looked for on the PATH of `env`, and its arguments; no shell is involved."""
     env: Mapping[str, str]
+    """Its whole environment."""
     cwd: str
+    """The directory that it is started in."""
     stdin: bytes | None = None
+    """What is written to its standard input, which is closed then. None: nothing is."""
     stop: tuple[tuple[int, float], ...] = ((signal.SIGTERM, 2.0),)
+    """How it is asked to end, in order: signal, and grace in seconds; KILL to all that is left follows. Signal 0 only waits,
+    for a process that ends by what it reads."""
     chunk: int = 256 * 1024
+    """Bytes of its output that are read at once, at most."""
     poll: float = 0.15
+    """Seconds between two looks at its output, after a silence."""
     converses: bool = False
+    """For a protocol: standard input stays open, and what `Process.write` is given goes there, until `Process.close_input`;
+    `stdin` is not used then."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: `code` (negative: by that signal), and the end of what it wrote to standard error."""
+    """How a process ended."""
 
     code: int
+    """Its exit code; negative: it was ended by that signal."""
     stderr: str = ""
+    """The end of what it wrote to standard error."""
     output: str = ""
     """Path of the file that holds all of its standard output."""
 
@@ -162,6 +177,7 @@ class Process(Protocol):
     """A process that was started by a `ProcessHost`."""
 
     pid: int
+    """Id of the process."""
     farewell: bytes
     """Empty, or what is written to standard input when it is asked to end, before the first signal of `Command.stop`."""
 
@@ -214,7 +230,8 @@ class AskChannel:
 
 @dataclass(frozen=True)
 class McpServers:
-    """MCP servers that an agent is to use; times in seconds.
+    """MCP servers that an agent is to use: by name, `servers`; and within how many seconds one has to be there
+    (`connection_timeout`) and to answer a call (`call_timeout`).
 
     Each is written as in the table `mcpServers` that the CLIs have in common: `command`, `args` and `env`, or `type`
     (`http`, `sse`), `url` and `headers`.
@@ -227,23 +244,28 @@ class McpServers:
 
 @dataclass(frozen=True)
 class Request:
-    """One attempt that an agent is asked to make. `env` is the environment to give to its process.
-
-    `ask` is there when a policy wants to see tools before they run, and the agent declares the capability `asks`. `budget`
-    is what may still be spent, in US dollars (None: no limit), for an agent that can see to it itself, too. `mcp` is there
-    when servers are set, and the agent declares the capability `mcp`.
-    """
+    """One attempt that an agent is asked to make."""
 
     run: str
+    """Id of the run."""
     iteration: int
+    """Number of the iteration."""
     attempt: int
+    """Number of the attempt, counted over the whole run."""
     prompt: str
+    """What the agent is to be told, to the byte."""
     workspace: Path
+    """The directory to work in, an absolute path."""
     env: Mapping[str, str]
+    """The environment to give to its process."""
     host: ProcessHost = field(repr=False)
+    """What starts processes; nothing else may."""
     ask: AskChannel | None = None
+    """There when a policy wants to see tools before they run, and the agent declares the capability `asks`."""
     budget: float | None = None
+    """What may still be spent, in US dollars (None: no limit), for an agent that can see to it itself, too."""
     mcp: McpServers | None = None
+    """There when servers are set, and the agent declares the capability `mcp`."""
 
 
 class Agent(Provided, ABC):
@@ -259,7 +281,10 @@ class Agent(Provided, ABC):
 
     @abstractmethod
     def run(self, request: Request) -> AsyncIterator[Event]:
-        """Do the work and report it. The last event is `Finished` or `Failed`; without one the attempt has crashed."""
+        """Do the work and report it. The last event is `Finished` or `Failed`; without one the attempt has crashed.
+
+        What goes wrong is a `Failed` event; what is raised fails the attempt, too (`invalid_output`).
+        """
 
 
 class CommandAgent(Agent):
@@ -270,11 +295,14 @@ class CommandAgent(Agent):
 
     @abstractmethod
     def command(self, request: Request) -> Command:
-        """The process to start for this request."""
+        """The process to start for this request. Raises `SpawnError` if the request can't be handed over."""
 
     @abstractmethod
     def parse(self, line: bytes) -> Iterable[Event]:
-        """What one line of standard output means. A line that means nothing yields nothing."""
+        """What one line of standard output means, without its line end. A line that means nothing yields nothing.
+
+        What it raises fails the attempt (`invalid_output`): a program prints more than it should.
+        """
 
     def finish(self, end: Exit) -> Iterable[Event]:
         """Called when the process has ended; yields the final event when `parse` had none to give."""
@@ -313,7 +341,7 @@ def tail_of(stderr: str, *, limit: int = 300) -> str:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write a run's state. `token` grows with each claim; a lower one has lost."""
+    """The right to write the state of `run`. `token` grows with each claim; a lower one has lost."""
 
     run: str
     token: int
@@ -321,24 +349,29 @@ class Lease:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The workspace's files at one instant. `changed` counts files that differ from the snapshot before, if known.
-
-    `fingerprint` is what the store's method of that name answers for these files; None: not known, or no longer.
-    """
+    """The workspace's files at one instant."""
 
     ref: str
+    """What the user types to name it, unique in the store."""
     run: str
+    """Id of the run."""
     number: int
+    """Which of the run's it is; the first one, of the files as the run found them, is 0."""
     iteration: int
+    """The iteration in hand when it was taken."""
     time: float
+    """When it was taken, in seconds since the epoch (UTC)."""
     changed: int | None = None
+    """Files that differ from the snapshot before; None: not known."""
     notes: tuple[str, ...] = ()
+    """What the user should know of it, such as files that were left out."""
     fingerprint: str | None = None
+    """What the store's method of that name answers for these files; None: not known, or no longer."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A loaded state; `note` says so when it is not the newest that was written (that one was torn or edited)."""
+    """A loaded `state`; `note` says so when it is not the newest that was written (that one was torn or edited)."""
 
     state: RunState
     note: str = ""
@@ -346,7 +379,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Number and hash of a record, noted elsewhere than in the account: `where`, in words."""
+    """Number (`seq`) and `hash` of a record, noted elsewhere than in the account: `where`, in words."""
 
     seq: int
     hash: str
@@ -358,7 +391,7 @@ class CheckpointStore(Provided, ABC):
 
     @abstractmethod
     def claim(self, run: str) -> Lease:
-        """Take over the writing of a run; whoever had it before is fenced off."""
+        """Take over the writing of a run; whoever had it before is fenced off. Raises `UserError` for what is no id of a run."""
 
     @abstractmethod
     def save(self, state: RunState, lease: Lease, *, durable: bool = True) -> None:
@@ -370,7 +403,7 @@ class CheckpointStore(Provided, ABC):
 
     @abstractmethod
     def load(self, run: str) -> Saved:
-        """The newest state that is whole."""
+        """The newest state that is whole. Raises `UnknownName` for a run that was never saved."""
 
     @abstractmethod
     def runs(self) -> Sequence[str]:
@@ -418,10 +451,16 @@ class CheckpointStore(Provided, ABC):
         return 0
 
     def pack(self, folder: Path) -> None:
-        """For a backup: write what is kept outside of the state directory's `runs/` as files into the empty `folder`."""
+        """For a backup: write what is kept outside of the state directory as files into the empty `folder`.
+
+        The files of the state directory are in the backup anyway.
+        """
 
     def unpack(self, folder: Path) -> None:
-        """Take in what `pack` has written, perhaps on another machine. Raises `UserError` if what is here contradicts it."""
+        """Take in what `pack` has written, perhaps on another machine; what is here already is left as it is.
+
+        Raises `UserError`, before any effect, if what is here contradicts it. A restore that was cut short is repeated.
+        """
 
 
 # --- audit sinks ------------------------------------------------------------------------------------------------------
@@ -488,7 +527,7 @@ class LimitPolicy(Provided, ABC):
 
 @dataclass(frozen=True)
 class Section:
-    """A titled piece of the prompt. Sections stand in the order of `order`, then of the plugin's name."""
+    """A titled piece of the prompt: `title` and `body`. Sections stand in the order of `order`, then of the plugin's name."""
 
     title: str
     body: str
@@ -497,7 +536,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt, for `ralph_classify_failure`: what the adapter said of it."""
+    """A failed attempt, for `ralph_classify_failure`: which `agent`, and `kind` and `message` as the adapter gave them."""
 
     agent: str
     kind: FailureKind

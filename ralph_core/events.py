@@ -11,30 +11,37 @@ from typing import Any
 class FailureKind(str, Enum):
     """Why an attempt failed. Only faults of the agent itself count towards the failure limit (see `agent_fault`)."""
 
-    SPAWN = "spawn"  # the program could not be started
-    AUTH = "auth"  # the key or login is missing or was refused
-    USAGE_LIMIT = "usage_limit"  # the account's quota is used up until a known or unknown time
-    NETWORK = "network"  # the model API could not be reached
-    OVERLOADED = "overloaded"  # the model API answered, but would not serve now
-    TIMEOUT = "timeout"  # silent for too long, or over the hard time
-    CRASH = "crash"  # the process ended without a final event
-    INVALID_OUTPUT = "invalid_output"  # the final event could not be understood
-    AGENT = "agent"  # the agent says itself that it failed
+    SPAWN = "spawn"
+    """The program could not be started."""
+    AUTH = "auth"
+    """The key or login is missing or was refused."""
+    USAGE_LIMIT = "usage_limit"
+    """The account's quota is used up until a known or unknown time."""
+    NETWORK = "network"
+    """The model API could not be reached."""
+    OVERLOADED = "overloaded"
+    """The model API answered, but would not serve now."""
+    TIMEOUT = "timeout"
+    """The agent was silent for too long, or over the hard time."""
+    CRASH = "crash"
+    """The process ended without a final event."""
+    INVALID_OUTPUT = "invalid_output"
+    """What the program printed could not be understood: its adapter says so, or has raised."""
+    AGENT = "agent"
+    """The agent says itself that it failed."""
 
     @property
     def agent_fault(self) -> bool:
         """Whether this counts towards the limit of consecutive agent failures."""
         return self in (FailureKind.TIMEOUT, FailureKind.CRASH, FailureKind.INVALID_OUTPUT, FailureKind.AGENT)
 
-    @property
-    def passing(self) -> bool:
-        """Whether the same attempt is worth repeating after a while, without the agent being at fault."""
-        return self in (FailureKind.USAGE_LIMIT, FailureKind.NETWORK, FailureKind.OVERLOADED)
-
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token counts. `input` excludes what was read from or written to the provider's prompt cache."""
+    """Token counts. `input` excludes what was read from (`cache_read`) or written to (`cache_write`) the provider's prompt cache.
+
+    `output` is all that the model wrote, its thinking included.
+    """
 
     input: int = 0
     output: int = 0
@@ -78,14 +85,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Text:
-    """Something that the agent said on the way. Never decides anything."""
+    """Something that the agent said on the way: `text` is shown, and never decides anything."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The agent is about to use, or asks to use, a tool."""
+    """The agent is about to use, or asks to use, a tool.
+
+    `id` is unique within the attempt, `name` the agent's own name of the tool, `input` its arguments.
+    """
 
     id: str
     name: str
@@ -94,7 +104,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """A tool call ended; `ok` is false when it failed or was denied."""
+    """The tool call `id` ended; `ok` is false when it failed or was denied, `text` what it answered."""
 
     id: str
     ok: bool = True
@@ -103,9 +113,9 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one model message. Reported again for the same `message_id`, the larger figures replace the smaller.
+    """The `tokens` of one model message. Reported again for the same `message_id`, the larger figures replace the smaller.
 
-    `cost` is in US dollars, None when the agent does not say: unknown, which is not zero.
+    `cost` is in US dollars, None when the agent does not say: unknown, which is not zero; then `model` is what it is priced by.
     """
 
     message_id: str
@@ -116,7 +126,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class UsageWindow:
-    """A quota window of the account. `utilization` is 0 to 1, `resets_at` in seconds since the epoch (UTC)."""
+    """A quota window of the account. `utilization` is 0 to 1, `resets_at` in seconds since the epoch (UTC).
+
+    `window` is its name (`five_hour`; empty: the only one), `status` what the provider says of it: `rejected` when it is used up.
+    """
 
     status: str
     window: str = ""
@@ -126,7 +139,10 @@ class UsageWindow:
 
 @dataclass(frozen=True)
 class Failed:
-    """The agent's final word: it failed. `retry_after` is in seconds. `usage` and `cost` as in `Finished`."""
+    """The agent's final word: it failed. `kind` decides what is done, `message` is for a person.
+
+    `retry_after` is in seconds, None when nobody said it. `usage` and `cost` as in `Finished`.
+    """
 
     kind: FailureKind
     message: str = ""
@@ -137,7 +153,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The agent's final word: its last message. Without `Finished` or `Failed` an attempt has crashed.
+    """The agent's final word: `text` is its last message. Without `Finished` or `Failed` an attempt has crashed.
 
     `usage` and `cost` (US dollars) are the agent's own totals of this attempt and win over the sum of its `Usage` events.
     """
@@ -148,3 +164,4 @@ class Finished:
 
 
 Event = Started | Text | ToolCall | ToolResult | Usage | UsageWindow | Failed | Finished
+"""What `Agent.run` yields."""

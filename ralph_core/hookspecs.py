@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 PROJECT = "ralph"
 CONTRACT_VERSION = "0.1"
+"""The number of the contract, that of the minor version of ralph-core that brought it: 0.N holds for all of 0.N.x."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as the implementation of the hook of its name. `tryfirst` and `trylast` move it in the order."""
 
 
 class RalphSpec:

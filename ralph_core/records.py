@@ -21,43 +21,61 @@ class Severity(IntEnum):
     """How much a record matters to someone who reads the account in the morning."""
 
     DEBUG = 10
+    """For who looks for the reason of something."""
     INFO = 20
+    """What was done."""
     WARNING = 30
+    """Something went otherwise than it should, and the run goes on."""
     ERROR = 40
+    """Worse than that; what Ralph records itself is a warning at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """One line of the account.
-
-    `time` is ISO 8601 in UTC; `seq` counts from 1 within a run, without gaps; `id` is unique. `type` is dotted, and each
-    `*.started` is followed by exactly one `*.finished`, `*.failed` or `*.abandoned` of the same stem.
-    `capability` is what was used (`agent`, `gate`, `store`, `tool:Bash`), `result` what came of it: `success`, `failure`,
-    `abandoned`, or a verdict (`allow`, `deny`, ...). `approval` is the id of a person's approval, `usage` what was spent.
-    `hash` is the SHA-256 of the record in canonical JSON, without itself; `prev_hash` that of the run's record before.
-    """
+    """One line of the account. Each `*.started` is followed by exactly one `*.finished`, `*.failed` or `*.abandoned` of its stem."""
 
     schema: int = SCHEMA
+    """Version of the layout."""
     seq: int
+    """Number within the run: from 1 on, without gaps."""
     id: str
+    """Unique over all runs."""
     time: str
+    """When it was made: ISO 8601, in UTC."""
     run: str
+    """Id of the run."""
     iteration: int
+    """Number of the iteration in hand; 0: none yet."""
     type: str
+    """What happened, in dotted words: `iteration.started`, `tool.finished`."""
     severity: Severity
+    """How much it matters."""
     actor: str
+    """Who did it: an agent, a policy, a tool, `ralph`, or a `person`."""
     plugin: str = ""
+    """Name of the plugin that brought the actor."""
     capability: str = ""
+    """What was used: `agent`, `gate`, `store`, `tool:Bash`."""
     result: str = ""
+    """What came of it: `success`, `failure`, `abandoned`, or a verdict (`allow`, `deny`, ...); empty for what has none."""
     message: str = ""
+    """For a person, in a sentence or less."""
     data: Mapping[str, Any] = field(default_factory=dict)
+    """More of it, by the type of the record; values as JSON has them."""
     approval: str = ""
+    """Id of a person's approval."""
     usage: Mapping[str, Any] | None = None
+    """What was spent: `cost_usd` in US dollars, and tokens."""
     trace_id: str = ""
+    """The trace of the run, in hexadecimal."""
     span_id: str = ""
+    """The span that it happened in."""
     duration_ms: float | None = None
+    """Milliseconds since the record that began the pair."""
     prev_hash: str = ""
+    """The `hash` of the run's record before; of the first one, zeros."""
     hash: str = ""
+    """SHA-256 of the record in canonical JSON, without itself."""
 
     @cached_property
     def line(self) -> bytes:
@@ -154,22 +172,26 @@ def _body(found: dict[str, Any]) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFilter:
-    """Which records are wanted: all that match every given field.
-
-    `type` may end in `.*`; `severity` is the least; `since` and `until` are ISO 8601 in UTC, as in the records; `tool` is a
-    tool's name; `success` is whether it went well, for records that say so. `after` is the `seq` after which to begin:
-    the next page of one run is asked for with the last `seq` of the page before.
-    """
+    """Which records are wanted: all that match every given field."""
 
     run: str | None = None
+    """Id of their run."""
     type: str | None = None
+    """Their type; `tool.*` is every type that begins so."""
     severity: Severity = Severity.DEBUG
+    """The least that matters."""
     limit: int | None = None
+    """How many at most, the oldest first."""
     since: str | None = None
+    """Not made before that time: ISO 8601, in UTC, as in the records."""
     until: str | None = None
+    """Made before that time."""
     tool: str | None = None
+    """Name of a tool that was used."""
     success: bool | None = None
+    """Whether it went well, of records that say so."""
     after: int = 0
+    """The `seq` after which to begin: the next page of one run is asked for with the last `seq` of the page before."""
 
     def lets_through(self, record: AuditRecord) -> bool:
         """Whether the record matches, `limit` apart."""

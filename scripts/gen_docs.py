@@ -1,9 +1,7 @@
 """Writes the reference pages that come from the code: `python scripts/gen_docs.py`, or `--check` to say which are stale."""
 
-import ast
-import inspect
+import runpy
 import sys
-import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,12 +14,13 @@ from ralph_core import contracts
 from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import application
 from ralph_core.cli.config import docstrings
-from ralph_core.hookspecs import RalphSpec
 from ralph_core.plugins import KINDS, PluginChoice, build_manager
 from ralph_core.settings import Settings
 from ralph_core.sources import ENVIRONMENT
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+REFERENCE = runpy.run_path(str(Path(__file__).with_name("gen_reference.py")))
+"""The pages for authors of plugins."""
 OURS = ("ralph-core", "ralph-claude", "ralph-gemini", "ralph-qchat", "ralph-acp", "ralph-codex", "ralph-opencode")
 
 FLAGS = {
@@ -63,29 +62,6 @@ SETTINGS_TAIL = """
 | `RALPH_STRICT_PLUGINS` | `1`: a broken plugin is raised with its traceback. |
 | `OTEL_*`, `TRACEPARENT` | See [traces](../tracing.md#exporting-it). |
 """
-HOOKS_HEAD = """\
-# Hooks
-
-A plugin is a module (or a class, or an instance) that an entry point of the group `ralph.plugins` names; the entry point's
-name is the plugin's name. Its functions are marked with `hookimpl`, and may leave out arguments that they do not need:
-
-```python
-from ralph_core import Section, hookimpl
-
-
-@hookimpl
-def ralph_prompt_sections(task):
-    return [Section("House rules", "Run the tests before you end.")]
-```
-
-```toml
-[project.entry-points."ralph.plugins"]
-house = "my_package.house"
-```
-
-Implementations are called one at a time, in the order of the plugins' names (`tryfirst` before, `trylast` after all
-others), each in a span of its own. Hook wrappers are refused.
-"""
 AGENTS_HEAD = """\
 # What agents can do
 
@@ -93,7 +69,6 @@ As each plugin declares it; `ralph agents` prints the same of what is installed.
 `max_tokens` and `max_cost` can hold in the middle of an iteration.
 
 """
-BASES = ("Provider", "Agent", "CommandAgent", "CheckpointStore", "AuditSink", "LimitPolicy")
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -162,53 +137,6 @@ def _value(value: Any) -> str:
     return f"`{', '.join(value) if isinstance(value, tuple) else format(value, 'g') if isinstance(value, float) else value}`"
 
 
-# --- hooks ------------------------------------------------------------------------------------------------------------
-
-
-def hooks_page() -> str:
-    hooks = {name: value for name, value in vars(RalphSpec).items() if name.startswith("ralph_")}
-    declaring = {hook for hook, _ in KINDS.values()}
-    page = HOOKS_HEAD
-    page += "\n## Declared\n\nCalled once, when plugins are gathered; pure, no I/O. A plugin that raises here is not used.\n"
-    page += "".join(_hook(name, hooks[name]) for name in hooks if name in declaring)
-    page += "\n## In the loop\n\nAn exception, or an answer of the wrong type, stops the run (exit code 1) and names the plugin.\n"
-    page += "".join(_hook(name, hooks[name]) for name in hooks if name not in declaring)
-    page += "\n## What a plugin provides\n"
-    return page + "".join(_base(getattr(contracts, name)) for name in BASES)
-
-
-def _hook(name: str, function: Any) -> str:
-    options = function.ralph_spec
-    first = "\n\nThe first answer that is not `None` wins." if options["firstresult"] else ""
-    return f"\n### {name}\n\n```python\n{_signature(name, function)}\n```\n\n{_doc(function)}{first}\n"
-
-
-def _base(cls: type) -> str:
-    page = f"\n### {cls.__name__}\n\n{_doc(cls)}\n"
-    if cls.__name__ == "Provider":
-        fields = ", ".join(_argument(argument) for argument in inspect.signature(cls).parameters.values())
-        return f"{page}\n```python\nProvider({fields})\n```\n"
-    for name, function in vars(cls).items():
-        if inspect.isfunction(function) and not name.startswith("_") and function.__doc__:
-            page += f"\n```python\n{_signature(name, function)}\n```\n\n{_doc(function)}\n"
-    return page
-
-
-def _signature(name: str, function: Any) -> str:
-    signature = inspect.signature(function)
-    arguments = [_argument(argument) for argument in signature.parameters.values() if argument.name != "self"]
-    return f"def {name}({', '.join(arguments)}) -> {signature.return_annotation}"
-
-
-def _argument(argument: inspect.Parameter) -> str:
-    default = f" = {argument.default!r}" if argument.default is not argument.empty else ""
-    return f"{argument.name}: {argument.annotation}{default}"
-
-
-def _doc(thing: Any) -> str:
-    return inspect.cleandoc(thing.__doc__ or "")
-
-
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +147,7 @@ def agents_page() -> str:
     heading, *rest = capability_rows(agents)
     lines = ["| " + " | ".join(cells) + " |" for cells in (heading, tuple("---" for _ in heading), *rest)]
     page = AGENTS_HEAD + "\n".join(lines) + "\n\n## The words\n\n| Capability | Meaning |\n|---|---|\n"
-    words = (f"| `{name}` | {text} |\n" for name, text in _words(contracts.Capability).items())
+    words = (f"| `{name}` | {text} |\n" for name, text in REFERENCE["words"](contracts.Capability).items())
     page += "".join(words) + "\n## Their environment\n\n"
     page += "Besides what is common and what `environment.allow` names, a process is given these variables:\n\n"
     for agent in agents:
@@ -228,21 +156,10 @@ def agents_page() -> str:
     return page
 
 
-def _words(enum: type) -> dict[str, str]:
-    """The string below each member."""
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(enum))).body
-    assert isinstance(node, ast.ClassDef)
-    return {
-        member.value.value: " ".join(words.value.value.split())
-        for member, words in zip(node.body, node.body[1:], strict=False)
-        if isinstance(member, ast.Assign) and isinstance(words, ast.Expr)
-    }
-
-
 PAGES = {
     "reference/settings.md": settings_page,
-    "reference/hooks.md": hooks_page,
     "reference/agents.md": agents_page,
+    **REFERENCE["PAGES"],
 }
 
 

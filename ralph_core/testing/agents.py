@@ -1,12 +1,16 @@
 """What every agent has to hold, whatever program it stands for.
 
-class TestAcme(AgentContract):
-provider = "acme"
+    class TestAcme(AgentContract):
+        provider = "acme"
 
-@pytest.fixture
-def scenarios(self):
-return [Scenario(name="done", capture=CAPTURES / "done.jsonl"),
-Scenario(name="no key", capture=CAPTURES / "401.jsonl", exit=1, expect=FailureKind.AUTH)]
+        @pytest.fixture
+        def scenarios(self):
+            return [
+                Scenario(name="done", capture=CAPTURES / "done.jsonl"),
+                Scenario(name="no key", capture=CAPTURES / "401.jsonl", exit=1, expect=FailureKind.AUTH),
+            ]
+
+What the program printed is played, mutilated and cut off; a scenario without a capture runs the program itself.
 """
 
 from __future__ import annotations
@@ -97,9 +101,10 @@ class Stage:
 
 
 class AgentContract:
-    """The rules for agents. Override the fixture `scenarios`; `provider` names what is tested."""
+    """The rules for agents. Override the fixture `scenarios`."""
 
     provider: ClassVar[Named] = ""
+    """What is tested: the name of an installed provider, or a `Provider` that no plugin declares yet."""
     _kept: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -128,6 +133,7 @@ class AgentContract:
         return agent
 
     def test_probe_is_quick_and_does_not_raise(self, bare: Agent) -> None:
+        """On a machine that has nothing, `probe` answers a `Probe`, and soon."""
         probe, seconds = _probed(bare)
         holds(
             isinstance(probe, Probe),
@@ -157,6 +163,7 @@ class AgentContract:
     # --- attempts ---
 
     def test_scenarios_show_success_and_failure(self, stage: Stage) -> None:
+        """There are scenarios of both, each with a name of its own, and one that can be played without the program."""
         names = [scenario.name for scenario in stage.scenarios]
         holds(
             len(set(names)) == len(names), f"two scenarios have one name: {names}", mend="give each a name of its own"
@@ -174,6 +181,7 @@ class AgentContract:
         )
 
     def test_ends_with_exactly_one_final_event(self, stage: Stage) -> None:
+        """`run` raises nothing, and yields one `Finished` or `Failed`, as the last event."""
         for scenario, played in stage.each():
             if played.error is not None:
                 broken(
@@ -188,6 +196,7 @@ class AgentContract:
             )
 
     def test_comes_to_what_is_expected(self, stage: Stage) -> None:
+        """Each scenario finishes, or fails with the kind that it expects and a message."""
         for scenario, played in stage.each():
             if not played.finals:
                 continue  # there is a test for that
@@ -207,6 +216,7 @@ class AgentContract:
             )
 
     def test_events_can_be_written_down(self, stage: Stage) -> None:
+        """The fields of events have the types that are stated, and figures that can be."""
         for scenario, played in stage.each():
             for event in played.events:
                 wrong = _wrong(event)
@@ -217,6 +227,7 @@ class AgentContract:
                 )
 
     def test_tool_results_belong_to_calls(self, stage: Stage) -> None:
+        """Each `ToolCall` has an id of its own, each `ToolResult` comes once, after its call."""
         for scenario, played in stage.each():
             called: set[str] = set()
             ended: set[str] = set()
@@ -237,6 +248,7 @@ class AgentContract:
                     ended.add(event.id)
 
     def test_usage_of_a_message_never_shrinks(self, stage: Stage) -> None:
+        """Reported again for a message, usage is all that it used so far."""
         for scenario, played in stage.each():
             told: dict[str, Usage] = {}
             for event in played.events:
@@ -251,6 +263,7 @@ class AgentContract:
                 told[event.message_id] = event
 
     def test_a_second_attempt_starts_afresh(self, stage: Stage) -> None:
+        """The same scenario, played twice with one instance, comes to the same."""
         scenarios = [scenario for scenario in stage.scenarios if not scenario.online or not stage.starts_processes]
         for first in scenarios:
             agent, given, _ = stage.agent(first)
@@ -266,9 +279,11 @@ class AgentContract:
     # --- noise ---
 
     def test_survives_garbage(self, stage: Stage) -> None:
+        """Lines that mean nothing change nothing but themselves."""
         self._noise(stage, "lines that mean nothing", lambda lines: [*GARBAGE, *_between(lines, GARBAGE)])
 
     def test_survives_half_a_line_at_the_end(self, stage: Stage) -> None:
+        """Output that is cut off ends in one final event."""
         self._noise(
             stage,
             "half of the last line",
@@ -276,11 +291,13 @@ class AgentContract:
         )
 
     def test_survives_invalid_utf8(self, stage: Stage) -> None:
+        """Bytes that are no UTF-8 raise nothing."""
         self._noise(
             stage, "bytes that are no UTF-8", lambda lines: _between(lines, (b"\xff\xfe\x00 \xc3(", b'{"a": "\xff"}'))
         )
 
     def test_survives_a_line_of_10_megabytes(self, stage: Stage) -> None:
+        """A line of 10 MB raises nothing."""
         self._noise(stage, "a line of 10 MB", lambda lines: [HUGE, *lines])
 
     def _noise(self, stage: Stage, what: str, mutilated: Any) -> None:
@@ -301,6 +318,7 @@ class AgentContract:
     # --- what the program is handed ---
 
     def test_prompt_is_handed_over_to_the_byte(self, stage: Stage) -> None:
+        """A prompt of any characters, and one of 1.5 MB, arrives as it is, or the attempt is refused."""
         looked_at = not stage.starts_processes
         for scenario in stage.scenarios:
             for prompt in (PROMPT, PROMPT + 300_000 * "long "):
@@ -322,6 +340,7 @@ class AgentContract:
         )
 
     def test_environment_is_what_it_was_given(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The program has the variables of `Request.env`, and none of Ralph's own beside."""
         monkeypatch.setenv("RALPH_KIT_LEAK", f"{MARK}-leak")
         for scenario in stage.scenarios:
             played = stage.play(scenario, env={"RALPH_KIT_GIVEN": f"{MARK}-given"})
@@ -338,6 +357,7 @@ class AgentContract:
                 )
 
     def test_works_in_the_workspace(self, stage: Stage) -> None:
+        """The program is started in `Request.workspace`."""
         for scenario in stage.scenarios:
             agent, given, _ = stage.agent(scenario)
             for command in play(agent, scenario, given).commands:
@@ -374,6 +394,7 @@ class AgentContract:
     # --- promises ---
 
     def test_capabilities_are_those_that_are_observed(self, stage: Stage) -> None:
+        """Every capability that is declared is shown by a scenario, and none is shown that is not declared."""
         promised: set[str] = set()
         seen: set[str] = set()
         for scenario, played in stage.each():

@@ -1,7 +1,9 @@
 """What the package of a plugin has to hold: how it is found, what it imports, what it declares, and what it says of itself.
 
-class TestPlugin(PluginContract):
-plugin = "acme"
+    class TestPlugin(PluginContract):
+        plugin = "acme"
+
+The package has to be installed, `pip install -e .` will do.
 """
 
 from __future__ import annotations
@@ -53,9 +55,10 @@ MARK = "ralph-kit-loaded:"
 
 
 class PluginContract:
-    """The rules for a plugin's package. `plugin` is its name: that of its entry point."""
+    """The rules for a plugin's package."""
 
     plugin: ClassVar[str] = ""
+    """The name of the plugin's entry point."""
 
     @pytest.fixture
     def entry(self) -> Any:
@@ -111,6 +114,7 @@ class PluginContract:
         )
 
     def test_can_be_loaded(self, entry: Any) -> None:
+        """The module that the entry point names can be imported, and its class be made."""
         try:
             plugin = entry.load()
             _ = plugin() if isinstance(plugin, type) else plugin
@@ -121,6 +125,7 @@ class PluginContract:
             )
 
     def test_import_prints_nothing(self, entry: Any) -> None:
+        """Importing it prints nothing, on either stream."""
         out, err, _ = _imported_afresh(entry.module)
         holds(
             not out and not err,
@@ -148,6 +153,7 @@ class PluginContract:
     # --- declared ---
 
     def test_hooks_are_known(self, loaded: Any) -> None:
+        """It implements hooks, all of them known, with arguments that these have."""
         try:
             manager = pluggy.PluginManager(PROJECT)
             manager.add_hookspecs(RalphSpec)
@@ -162,6 +168,7 @@ class PluginContract:
         )
 
     def test_answers_are_providers(self, loaded: Any) -> None:
+        """The hooks that declare answer sequences of `Provider`, and raise nothing."""
         for kind, answer in _answers(loaded):
             holds(
                 not _wrong(answer),
@@ -170,6 +177,7 @@ class PluginContract:
             )
 
     def test_names_are_legal_and_free(self, declared: list[tuple[str, Provider[Any]]]) -> None:
+        """The names of its providers can be typed, and nobody else has them."""
         plugins = plugins_here()
         seen: set[tuple[str, str]] = set()
         for kind, provider in declared:
@@ -188,6 +196,7 @@ class PluginContract:
             seen.add((kind, provider.name))
 
     def test_providers_say_what_they_are(self, declared: list[tuple[str, Provider[Any]]]) -> None:
+        """Each provider has a summary of one line, and capabilities that its kind can have."""
         for kind, provider in declared:
             holds(
                 provider.summary.strip() and "\n" not in provider.summary,
@@ -204,6 +213,7 @@ class PluginContract:
             )
 
     def test_factories_make_what_they_should(self, declared: list[tuple[str, Provider[Any]]]) -> None:
+        """Each factory can be imported, and is a whole subclass of its base class, or a function."""
         for kind, provider in declared:
             try:
                 factory = imported(provider.factory)
@@ -225,6 +235,7 @@ class PluginContract:
             )
 
     def test_settings_models_are_right(self, declared: list[tuple[str, Provider[Any]]]) -> None:
+        """Each settings model is frozen, refuses what it does not know, and says what each field means."""
         for kind, provider in declared:
             if provider.settings is None:
                 continue
@@ -254,10 +265,12 @@ class PluginContract:
     # --- the distribution ---
 
     def test_is_made_for_this_contract(self, loaded: Any) -> None:
+        """`RALPH_CONTRACT`, if the module has it, is the version of the contract that is installed."""
         words = made_for_another(contract_of(loaded), "the plugin")
         holds(not words, words, mend="set RALPH_CONTRACT in the plugin's module to ralph_core.CONTRACT_VERSION")
 
     def test_metadata_pin_the_core(self, metadata: Any) -> None:
+        """The distribution requires this minor version of ralph-core, and no other."""
         from packaging.requirements import Requirement
 
         if metadata["Name"] == "ralph-core":
@@ -276,6 +289,7 @@ class PluginContract:
         )
 
     def test_metadata_have_a_readme(self, metadata: Any) -> None:
+        """The distribution has a description, and a README of some length."""
         words = metadata.get_payload() or metadata.get("Description") or ""
         holds(
             len(str(words).split()) >= 10 and metadata.get("Summary"),

@@ -1,11 +1,13 @@
 """What every limit policy has to hold, whatever it limits.
 
-class TestAcme(LimitPolicyContract):
-provider = "acme"
+    class TestAcme(LimitPolicyContract):
+        provider = "acme"
 
-@pytest.fixture
-def settings(self):
-return {"from": "09:00", "to": "17:00"}
+        @pytest.fixture
+        def settings(self):
+            return {"from": "09:00", "to": "17:00"}
+
+States of runs, at each kind of moment, are put before the policy as a run does it.
 """
 
 from __future__ import annotations
@@ -44,9 +46,10 @@ VERDICTS = (Allow, Ask, Deny, Pause, Stop)
 
 
 class LimitPolicyContract:
-    """The rules for limit policies. Override `settings` if it needs any; `provider` names what is tested."""
+    """The rules for limit policies. Override `settings` if it needs any."""
 
     provider: ClassVar[Named] = ""
+    """What is tested: the name of an installed provider, or a `Provider` that no plugin declares yet."""
 
     @pytest.fixture
     def settings(self) -> Mapping[str, Any]:
@@ -81,6 +84,7 @@ class LimitPolicyContract:
         return policy
 
     def test_answers_every_moment_in_time(self, policy: LimitPolicy, states: Mapping[str, RunState]) -> None:
+        """`judge` answers a verdict at every kind of moment, in every state, within `deadline`."""
         for words, moment, state in _moments(states):
             answer, seconds = _judged(policy, moment, state)
             if isinstance(answer, BaseException):
@@ -100,6 +104,7 @@ class LimitPolicyContract:
             )
 
     def test_gives_its_reasons(self, policy: LimitPolicy, states: Mapping[str, RunState]) -> None:
+        """Every verdict but `Allow` has a reason in words, and a `Pause` is until a time to come."""
         for words, moment, state in _moments(states):
             answer, _ = _judged(policy, moment, state)
             if isinstance(answer, (Ask, Deny, Pause, Stop)):
@@ -116,6 +121,7 @@ class LimitPolicyContract:
                 )
 
     def test_says_the_same_when_asked_again(self, policy: LimitPolicy, states: Mapping[str, RunState]) -> None:
+        """The answer depends on the moment and the state alone."""
         for words, moment, state in _moments(states):
             once, again = _judged(policy, moment, state)[0], _judged(policy, moment, state)[0]
             holds(
@@ -131,6 +137,7 @@ class LimitPolicyContract:
         states: Mapping[str, RunState],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """With the clock turned on by a week and a half day, the answers are the same: the time is `state.now`."""
         before = {words: _judged(policy, moment, state)[0] for words, moment, state in _moments(states)}
         with monkeypatch.context() as patch:
             _turn_the_clock_on(patch, declared.factory.partition(":")[0])
@@ -143,6 +150,7 @@ class LimitPolicyContract:
             )
 
     def test_changes_nothing(self, policy: LimitPolicy, states: Mapping[str, RunState]) -> None:
+        """`judge` changes neither the state nor a file, the environment, the directory or the chance of others."""
         place = policy.context.workspace
         before = _all_there_is(place)
         for words, moment, state in _moments(states):

@@ -29,24 +29,27 @@ PID = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One attempt of an agent, and what has to come of it.
-
-    `settings` is its section of the settings file, `env` what is added to a clean environment. `capture` is what its program
-    printed, as bytes or in a file, or a recording that `ralph run --record` made; then nothing is started, and the program's
-    `exit` code and `stderr` are as given here (a recording has its own). None: the program is run. `expect` is the kind of
-    failure, None for an attempt that finishes. `shows` names capabilities that the scenario shows and events do not: those
-    that a test of the author's proves, such as `trace`.
-    """
+    """One attempt of an agent, and what has to come of it."""
 
     name: str
+    """In a few words; no two have the same."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The agent's section of the settings file."""
     env: Mapping[str, str] = field(default_factory=dict)
+    """What is added to a clean environment."""
     capture: Path | bytes | None = None
+    """What the program printed, as bytes or in a file, or a recording that `ralph run --record` made; then nothing is started.
+    None: the program is run."""
     exit: int = 0
+    """With a capture, the program's exit code; negative: by that signal. A recording has its own."""
     stderr: str = ""
+    """With a capture, what the program wrote to standard error. A recording has its own."""
     expect: FailureKind | None = None
+    """The kind of failure that has to come; None: the attempt has to finish."""
     shows: AbstractSet[str] = frozenset()
+    """Capabilities that the scenario shows and events do not: those that a test of the author's proves, such as `trace`."""
     prompt: str = PROMPT
+    """What the agent is told; unless set, what a shell, a template or a trimming adapter would change."""
 
     @property
     def online(self) -> bool:

@@ -63,6 +63,7 @@ class AuditSinkContract:
     """The rules for audit sinks. Override `settings` if it needs any, and `kept` if it can't be queried."""
 
     provider: ClassVar[Named] = ""
+    """What is tested: the name of an installed provider, or a `Provider` that no plugin declares yet."""
     lasting: ClassVar[bool] = True
     """Whether what was written outlives the process; False for a sink that keeps records in memory, for tests."""
 
@@ -89,6 +90,7 @@ class AuditSinkContract:
     # --- writing ---
 
     def test_keeps_records_in_order(self, opened: Opener, kept: Kept) -> None:
+        """Records that come in batches are kept each once, in their order, with all of their fields."""
         sink, all_of_it = opened(), records(50)
         for start in range(0, 50, 7):
             sink.write(all_of_it[start : start + 7])
@@ -97,6 +99,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_keeps_hard_content(self, opened: Opener, kept: Kept) -> None:
+        """Control characters, other scripts, half a surrogate pair and a megabyte are kept as they are."""
         sink = opened()
         sink.write(hard_records())
         sink.flush()
@@ -104,6 +107,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_goes_on_after_reopening(self, opened: Opener, kept: Kept) -> None:
+        """A second instance on the same place goes on after what the first has written."""
         all_of_it = records(6)
         first = opened()
         first.write(all_of_it[:3])
@@ -118,6 +122,7 @@ class AuditSinkContract:
         second.close()
 
     def test_can_be_closed_without_a_write(self, opened: Opener) -> None:
+        """`flush` and `close` do nothing where nothing was written."""
         sink = opened()
         try:
             sink.flush()
@@ -129,6 +134,7 @@ class AuditSinkContract:
             )
 
     def test_an_empty_batch_is_nothing(self, opened: Opener, kept: Kept) -> None:
+        """A batch without records is no record, and no error."""
         sink = opened()
         try:
             sink.write([])
@@ -138,6 +144,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_what_was_flushed_outlives_kill_9(self, opened: Opener, kept: Kept) -> None:
+        """Records whose `flush` had returned are there after kill -9, in order (unless `lasting` is False)."""
         if not self.lasting:
             return
         try:
@@ -154,6 +161,7 @@ class AuditSinkContract:
         _same(arrived, records(len(arrived)), "records that were written until kill -9")
 
     def test_recovery_says_what_was_done(self, opened: Opener) -> None:
+        """`recover` answers in words what it has mended: nothing, where nothing was broken."""
         sink: AuditSink = built("sink", opened.provider, opened.settings, opened.context)
         done = sink.recover()
         holds(
@@ -165,6 +173,7 @@ class AuditSinkContract:
     # --- what is declared ---
 
     def test_query_is_what_is_declared(self, opened: Opener) -> None:
+        """A sink can be asked for records if, and only if, it declares `query`."""
         sink = opened()
         sink.write(records(1))
         sink.flush()
@@ -172,6 +181,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_queries_are_answered(self, opened: Opener) -> None:
+        """Every field of `AuditFilter` is heeded, alone and with others."""
         if not opened.declares(Capability.QUERY):
             return  # see test_query_is_what_is_declared
         sink, all_of_it = opened(), [*records(9), *records(9, run=1, day=23)]
@@ -183,6 +193,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_lines_are_kept_to_the_byte(self, opened: Opener) -> None:
+        """`lines` gives `AuditRecord.line` to the byte if, and only if, the sink declares `verify`."""
         sink, all_of_it = opened(), [*records(3), *hard_records(run=1)]
         sink.write(all_of_it)
         sink.flush()
@@ -196,6 +207,7 @@ class AuditSinkContract:
         sink.close()
 
     def test_prune_forgets_old_runs(self, opened: Opener, kept: Kept) -> None:
+        """`prune` forgets old runs, keeps the others, and counts, if, and only if, it is declared."""
         sink, new = opened(), records(3, run=1, day=23)
         sink.write([*records(3, day=1), *new])
         sink.flush()

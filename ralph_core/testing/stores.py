@@ -1,11 +1,13 @@
 """What every checkpoint store has to hold, wherever it keeps the states.
 
-class TestAcme(CheckpointStoreContract):
-provider = "acme"
+    class TestAcme(CheckpointStoreContract):
+        provider = "acme"
 
-@pytest.fixture
-def settings(self, tmp_path):
-return {"path": str(tmp_path / "acme.db")}
+        @pytest.fixture
+        def settings(self, tmp_path):
+            return {"path": str(tmp_path / "acme.db")}
+
+Each rule opens stores on a place of its own, by the provider's factory, as a run does.
 """
 
 from __future__ import annotations
@@ -46,9 +48,10 @@ class Opener:
 
 
 class CheckpointStoreContract:
-    """The rules for checkpoint stores. Override the fixture `settings` if it needs any; `provider` names what is tested."""
+    """The rules for checkpoint stores. Override the fixture `settings` if it needs any."""
 
     provider: ClassVar[Named] = ""
+    """What is tested: the name of an installed provider, or a `Provider` that no plugin declares yet."""
     kills: ClassVar[int] = 25
     """How often a saving process is killed."""
 
@@ -74,6 +77,7 @@ class CheckpointStoreContract:
         ids=["fresh", "rich", "ended", "unknown", "long"],
     )
     def test_loads_what_was_saved(self, store: CheckpointStore, state: Any) -> None:
+        """A state comes back as it was saved, to the last field: fresh, ended, of unknown spend, with all of Unicode in it, or long."""
         store.save(state, store.claim(state.run))
         saved = store.load(state.run)
         holds(
@@ -86,6 +90,7 @@ class CheckpointStoreContract:
         )
 
     def test_the_last_state_wins(self, store: CheckpointStore) -> None:
+        """Of several states of a run, the one that was saved last is loaded."""
         lease = store.claim(run_id(0))
         for step in range(1, 6):
             store.save(rich_state(step=step), lease)
@@ -96,6 +101,7 @@ class CheckpointStoreContract:
         )
 
     def test_saves_that_need_not_be_durable(self, store: CheckpointStore) -> None:
+        """What was saved with `durable=False` loads as well."""
         lease = store.claim(run_id(0))
         for step in range(1, 5):
             store.save(rich_state(step=step), lease, durable=False)
@@ -106,6 +112,7 @@ class CheckpointStoreContract:
         )
 
     def test_lists_the_newest_run_first(self, store: CheckpointStore) -> None:
+        """`runs` gives the ids of all runs, the newest first."""
         for number in (2, 0, 3, 1):
             store.save(rich_state(number), store.claim(run_id(number)))
         wanted = [run_id(number) for number in (3, 2, 1, 0)]
@@ -113,12 +120,14 @@ class CheckpointStoreContract:
         holds(runs == wanted, f"runs() answers {runs}, not {wanted}", mend="sort the ids, the largest first")
 
     def test_knows_the_latest_run(self, store: CheckpointStore) -> None:
+        """`latest` is the newest run, and None when there is none."""
         holds(store.latest() is None, f"an empty store's latest run is {store.latest()!r}", mend="answer None")
         for number in (1, 2, 0):
             store.save(rich_state(number), store.claim(run_id(number)))
         holds(store.latest() == run_id(2), f"latest() answers {store.latest()!r}", mend="answer the largest id")
 
     def test_refuses_a_run_that_it_does_not_know(self, store: CheckpointStore) -> None:
+        """A run that was never saved is an error of Ralph's, no empty state."""
         _refused(
             lambda: store.load(run_id(5)),
             "a run that was never saved is loaded",
@@ -126,6 +135,7 @@ class CheckpointStoreContract:
         )
 
     def test_ids_lead_nowhere_else(self, opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is no id of a run, such as `../evil`, is refused before anything is done."""
         monkeypatch.chdir(tmp_path)
         before = _outside(tmp_path, opened.context.home)
         for evil in (*EVIL, str(tmp_path / "evil")):
@@ -150,6 +160,7 @@ class CheckpointStoreContract:
     # --- leases ---
 
     def test_a_stale_writer_is_fenced_off(self, opened: Opener) -> None:
+        """Who has claimed a run before somebody else did gets `LeaseLost`, and changes nothing."""
         old, new = opened(), opened()
         stale = old.claim(run_id(0))
         old.save(rich_state(step=1), stale)
@@ -176,6 +187,7 @@ class CheckpointStoreContract:
         )
 
     def test_the_new_writer_can_save(self, opened: Opener) -> None:
+        """Who has claimed a run last can save."""
         opened().claim(run_id(0))
         store = opened()
         try:
@@ -189,6 +201,7 @@ class CheckpointStoreContract:
         )
 
     def test_a_lease_is_for_one_run(self, store: CheckpointStore) -> None:
+        """With the lease of one run, no other is saved."""
         store.save(rich_state(1), store.claim(run_id(1)))
         lease = store.claim(run_id(0))
         _refused(
@@ -205,6 +218,7 @@ class CheckpointStoreContract:
     # --- several of them, and death ---
 
     def test_two_instances_see_the_same(self, opened: Opener) -> None:
+        """What one instance has saved, another one in the same process loads."""
         first, second = opened(), opened()
         lease = first.claim(run_id(0))
         for step in (1, 2):
@@ -216,6 +230,7 @@ class CheckpointStoreContract:
             )
 
     def test_two_processes_see_the_same(self, opened: Opener) -> None:
+        """What another process has saved is loaded, and its claim fences this one off."""
         here = opened()
         lease = here.claim(run_id(0))
         here.save(rich_state(step=1), lease)
@@ -237,6 +252,7 @@ class CheckpointStoreContract:
         )
 
     def test_survives_kill_9(self, opened: Opener) -> None:
+        """A process that saves is killed at random instants: the last state that was acknowledged loads, or the one after, whole."""
         try:
             kills = opened.elsewhere("kill saving", times=self.kills)
         except RuntimeError as error:
@@ -259,6 +275,7 @@ class CheckpointStoreContract:
             )
 
     def test_prune_keeps_live_runs(self, store: CheckpointStore) -> None:
+        """`prune` forgets runs that have ended, but for the newest, never one that goes on, and counts what it forgot."""
         for number in range(1, 5):
             store.save(ended_state(number), store.claim(run_id(number)))
         store.save(rich_state(0), store.claim(run_id(0)))
@@ -289,6 +306,7 @@ class CheckpointStoreContract:
         )
 
     def test_snapshots_have_a_history(self, store: CheckpointStore, opened: Opener) -> None:
+        """`history` has every snapshot of a run, oldest first, each with a ref of its own, its run and its iteration."""
         taken = [self._taken(store, opened, {"README": f"{number}\n".encode()}) for number in range(3)]
         history = store.history(run_id(0))
         if None in taken:
@@ -308,6 +326,7 @@ class CheckpointStoreContract:
         )
 
     def test_files_are_put_back(self, store: CheckpointStore, opened: Opener) -> None:
+        """`restore` makes the workspace's files those of the snapshot, and takes one of what was there before."""
         taken = self._taken(store, opened)
         if taken is None:
             return  # keeps states alone: see test_snapshots_are_declared
@@ -332,6 +351,7 @@ class CheckpointStoreContract:
         )
 
     def test_files_are_put_elsewhere(self, store: CheckpointStore, opened: Opener, tmp_path: Path) -> None:
+        """`restore` into an empty directory writes all files."""
         taken = self._taken(store, opened)
         if taken is None:
             return
@@ -343,6 +363,7 @@ class CheckpointStoreContract:
         )
 
     def test_changes_are_told(self, store: CheckpointStore, opened: Opener) -> None:
+        """`diff` says in a unified diff what changed from one snapshot to another, `changed_files` the paths."""
         first = self._taken(store, opened)
         second = self._taken(store, opened, {"README": b"bye\n"})
         if first is None or second is None:
@@ -361,6 +382,7 @@ class CheckpointStoreContract:
         )
 
     def test_fingerprint_names_the_files(self, store: CheckpointStore, opened: Opener) -> None:
+        """`fingerprint` is the same as long as the files are, and another when one changes."""
         if self._taken(store, opened) is None:
             return
         state, workspace = rich_state(), opened.context.workspace
