@@ -76,7 +76,7 @@ CONTRACT = (
     Group("Providers", "Provider Capability Context"),
     Group(
         "Agents",
-        "Agent CommandAgent Probe Request AskChannel McpServers ProcessHost Command Process Exit SpawnError tail_of",
+        "Agent CommandAgent Probe find_program ask_program Request AskChannel McpServers ProcessHost Command Process Exit SpawnError tail_of",
     ),
     Group("Checkpoint stores", "CheckpointStore Lease Saved Snapshot Anchor dump_state parse_state"),
     Group("Audit sinks", "AuditSink AuditRecord Severity AuditFilter record_of"),
