@@ -49,10 +49,10 @@ prove-budget: ## show that money is bounded: 1,000 random budgets, and the genui
 	@scripts/setup dev
 	$(BIN)/python tests/proofs/budget.py $(ARGS)
 
-build: ## build the wheels and source distributions of all packages into dist/
+build: ## build the wheels and source distributions of all packages into dist/, and check them
 	@scripts/setup dev
 	rm -rf dist
-	for project in . plugins/*/; do $(BIN)/python -m build --outdir dist "$$project" || exit 1; done
+	scripts/build
 
 clean: ## remove what the other commands have made
 	rm -rf .venv .tools build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ from ralph_core.hookspecs import hookimpl
 
 from .known import ANY, KNOWN, Known
 
+RALPH_CONTRACT = "0.1"
 SETTINGS = "ralph_acp.settings:AcpSettings"
 
 

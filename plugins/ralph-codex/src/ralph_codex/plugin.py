@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from ralph_core.contracts import Agent, Provider
 from ralph_core.hookspecs import hookimpl
 
+RALPH_CONTRACT = "0.1"
+
 
 @hookimpl
 def ralph_agents() -> Sequence[Provider[Agent]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ralph_core.contracts import Agent, Provider
 from ralph_core.hookspecs import hookimpl
 
+RALPH_CONTRACT = "0.1"
 SETTINGS = "ralph_qchat.settings:ChatSettings"
 ENVIRONMENT = ("Q_*", "KIRO_*", "AMAZON_Q_*", "AWS_*", "QCHAT_*")
 """The variables that the two programs read, and this adapter itself."""

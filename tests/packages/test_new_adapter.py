@@ -1,5 +1,6 @@
 """The tutorial's adapter, as it stands in the docs, drives the genuine program that it is for."""
 
+import json
 import os
 import re
 import shutil
@@ -9,9 +10,9 @@ import pytest
 
 from ralph_core.testing.chat_api import MODEL, Call, ChatAPI, Completion, Refusal
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/new-adapter.md").read_text(encoding="utf-8")
-CODE = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
+CODE = re.search(r"```python .*?\n(.*?)```", PAGE, re.DOTALL)[1]
 
 pytestmark = pytest.mark.real_cli
 
@@ -36,17 +37,42 @@ def environment(api):
     }
 
 
+@pytest.fixture(scope="module")
+def place(clean, copilot):
+    """Where somebody has followed the page, with Ralph from the wheels."""
+    place = clean("new-adapter")
+    place.env["PATH"] += f"{os.pathsep}{Path(copilot).parent}"
+    place.does("pip", "install", "ralph-core")
+    with ChatAPI([]) as api:
+        place.follow(PAGE, **environment(api))
+    return place
+
+
 @pytest.fixture
-def run(ralph, copilot):
-    ralph.plugin("copilot", CODE)
-    (ralph.site / "ralph_copilot.py").write_text(CODE)
-    path = f"{Path(copilot).parent}{os.pathsep}{ralph.env['PATH']}"
+def run(place, tmp_path):
+    """Run Ralph with it in a workspace."""
 
     def run(api, *arguments):
-        env = {**environment(api), "PATH": path}
-        return ralph("run", "-a", "copilot", "-p", "Make a file.", *arguments, env=env, limit=120)
+        return place(
+            "ralph",
+            "run",
+            "-a",
+            "copilot",
+            "-p",
+            "Make a file.",
+            *arguments,
+            cwd=tmp_path,
+            limit=120,
+            **environment(api),
+        )
 
     return run
+
+
+def state(workspace):
+    """The state of the only run."""
+    (path,) = workspace.glob(".agent/runs/2*/state.json")
+    return json.loads(path.read_text())["state"]
 
 
 def test_it_is_forty_lines_of_python():
@@ -54,18 +80,19 @@ def test_it_is_forty_lines_of_python():
     assert len(lines) <= 40
 
 
-def test_it_works(ralph, run):
+def test_it_works(run, tmp_path):
     call = Call("bash", {"command": "echo made > made.txt", "description": "make it"})
     with ChatAPI([Completion(calls=[call]), Completion("Done.\nLOOP_COMPLETE")]) as api:
         done = run(api)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (ralph.workspace / "made.txt").read_text() == "made\n"
-    assert [record["message"] for record in ralph.records() if record["type"].startswith("tool.")] == ["bash", "bash"]
-    assert ralph.state()["spend"]["cost"] is None, "unknown is not zero"
+    assert (tmp_path / "made.txt").read_text() == "made\n"
+    records = [json.loads(line) for line in (tmp_path / ".agent/audit/audit.jsonl").read_text().splitlines()]
+    assert [record["message"] for record in records if record["type"].startswith("tool.")] == ["bash", "bash"]
+    assert state(tmp_path)["spend"]["cost"] is None, "unknown is not zero"
 
 
-def test_a_refused_key_is_no_fault_of_the_agent(ralph, run):
+def test_a_refused_key_is_no_fault_of_the_agent(run, tmp_path):
     with ChatAPI([Refusal(401)]) as api:
         done = run(api)
     assert done.returncode == 1
-    assert ralph.state()["recent"][-1]["failure"] == "auth"
+    assert state(tmp_path)["recent"][-1]["failure"] == "auth"
