@@ -270,6 +270,7 @@ class AttemptRunner:
         elif isinstance(event, ToolResult):
             call = self._tools[event.id][0] if event.id in self._tools else None
             self._end_tool(event.id, "finished" if event.ok else "failed", event.text)
+            consent.ended(event.id)
             if call is not None and event.ok:
                 await consent.used(call)
         elif isinstance(event, Usage):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from . import conventions as names
 from .approvals import GRANTED, Approval, Asked, AskServer, Book, brief, digest_of
@@ -22,6 +23,11 @@ from .watch import Watch
 NOBODY = "nobody to ask (`approvals: wait` makes a run wait for `ralph approvals grant`)"
 
 
+LOOK_AGAIN = 0.5
+"""Seconds after which a call that would be one too many at once is looked at again: the results of others may have been written,
+and not been read yet."""
+
+
 class Consent:
     """Consent to the tools of one attempt. `server` is there if its agent asks before it uses one."""
 
@@ -30,6 +36,8 @@ class Consent:
         self._watch, self._server = watch, server
         self._book = Book(run.parts.folder)
         self._known: set[str] = set()
+        self._working: set[str] = set()
+        self._crowded: set[Asked] = set()
         self._persons: set[asyncio.Task[None]] = set()
         self._fault: Exception | None = None
         if server is not None:
@@ -47,7 +55,7 @@ class Consent:
 
     async def decide(self, asked: Asked) -> None:
         """Have the policies judge a call that its agent holds back. Raises `Ended`, or `PluginFault`; then it is denied."""
-        if asked.settled.done():
+        if asked.settled.done() or self._too_early(asked):
             return
         self._known.add(asked.call.id)
         self._watch.hold()
@@ -64,6 +72,24 @@ class Consent:
             task = asyncio.create_task(self._guarded(asked, ruling))
             self._persons.add(task)
             task.add_done_callback(self._persons.discard)
+
+    def _too_early(self, asked: Asked) -> bool:
+        """Whether it is better judged in a moment; before it is, what is at work is noted for whoever judges it."""
+        run = self._run
+        most, current = run.state.limits.actions, run.state.current
+        if most is None or current is None:
+            return False
+        if len(self._working) >= most and asked not in self._crowded:
+            self._crowded.add(asked)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._watch.put, asked)
+            return True
+        self._crowded.discard(asked)
+        run.note(current=replace(current, actions=len(self._working)))
+        return False
+
+    def ended(self, call: str) -> None:
+        """Take note that a tool is no longer at work."""
+        self._working.discard(call)
 
     def heed(self) -> None:
         """Raise what went wrong while a person was asked."""
@@ -116,6 +142,8 @@ class Consent:
     def _settle(self, asked: Asked, *, allowed: bool, reason: str = "", policy: str | None = None) -> None:
         asked.answer(allowed=allowed, reason=reason)
         self._watch.release()
+        if allowed and asked.call.id:  # without an id its end could not be told
+            self._working.add(asked.call.id)
         attributes = {
             names.TOOL: asked.call.name,
             names.TOOL_CALL: asked.call.id,
@@ -152,21 +180,35 @@ def askers(agents: Mapping[str, Agent], policies: Iterable[str], plugins: Plugin
 
 def unasked(agents: Mapping[str, Agent], policies: Iterable[str], plugins: Plugins) -> list[str]:
     """What has to be said of policies that can't be enforced before a tool runs."""
-    wanting, notes = ", ".join(_wanting(policies, plugins)), []
+    wanting, notes = _wanting(policies, plugins), []
+    only_before = [name for name in wanting if Capability.BEFORE in _promises(name, plugins)]
     for name, agent in agents.items() if wanting else ():
         able = _able(name, agent, plugins)
-        if Capability.ASKS not in able and Capability.TOOLS in able:
+        if Capability.ASKS in able:
+            continue
+        late = [each for each in wanting if each not in only_before] if Capability.TOOLS in able else []
+        never = [each for each in wanting if each not in late]
+        if late:
             notes.append(
-                f"agent {name} can't be asked before it uses a tool: {wanting} can only stop the run afterwards"
+                f"agent {name} can't be asked before it uses a tool: {', '.join(late)} can only stop the run afterwards"
             )
-        elif Capability.ASKS not in able:
-            notes.append(f"agent {name} does not say which tools it uses: {wanting} can't be enforced")
+        if never:
+            why = (
+                "can't be asked before it uses a tool"
+                if late or Capability.TOOLS in able
+                else "does not say which tools it uses"
+            )
+            notes.append(f"agent {name} {why}: {', '.join(never)} can't be enforced")
     return notes
 
 
 def _wanting(policies: Iterable[str], plugins: Plugins) -> list[str]:
     """Those that want to see a tool before it runs."""
-    return [name for name in policies if Capability.TOOLS in plugins.provider("policy", name)[1].capabilities]
+    return [name for name in policies if Capability.TOOLS in _promises(name, plugins)]
+
+
+def _promises(policy: str, plugins: Plugins) -> AbstractSet[str]:
+    return plugins.provider("policy", policy)[1].capabilities
 
 
 def _able(name: str, agent: Agent, plugins: Plugins) -> AbstractSet[str]:

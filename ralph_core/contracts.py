@@ -53,6 +53,8 @@ class Capability(str, Enum):
 
     TOOLS = "tools"
     """Agents: reports its tool calls as it makes them. Limit policies: wants to judge a tool before it is used."""
+    BEFORE = "before"
+    """Limit policies with `tools`: judges nothing of a tool that has been used already."""
     SESSION = "session"
     """Agents: names the conversation, so that a person can find it again."""
     USAGE = "usage"
@@ -278,6 +280,10 @@ class Agent(Provided, ABC):
     def capabilities(self, declared: AbstractSet[str]) -> AbstractSet[str]:
         """What it can do as it is set up; `declared` is what its provider says. To be overridden where settings decide."""
         return declared
+
+    def skills(self) -> Sequence[Path]:
+        """The `SKILL.md` files that its program would find, in the workspace and wherever else it looks; quick, reads none."""
+        return ()
 
     @abstractmethod
     def run(self, request: Request) -> AsyncIterator[Event]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from .environment import environment_of, withheld
 from .errors import AgentUnavailable, PluginFault, UnknownName, UserError
 from .meter import complaint, overshoot
 from .plugins import KINDS
+from .probes import Probes
 from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
 from .sitting import Account, Cast, Ground, Sitting, changed_files, new_run_id
@@ -62,6 +64,21 @@ class Session(Ground):
             raise self.plugins.fault(plugin, what) from error
         return probe
 
+    def _seen(self, name: str, agent: Agent | None) -> Probe:
+        """The probe for a start, which may be a kept one; `agent` is None for one that need not be there."""
+        try:
+            built = agent or self.agent(name)
+            version = self.plugins.version(self.plugins.provider("agent", name)[0])
+            return self._probes.of(name, built, version, lambda: self._probed(name, built))
+        except Exception as error:
+            if agent is not None:
+                raise
+            return Probe(missing=(str(error),))
+
+    @cached_property
+    def _probes(self) -> Probes:
+        return Probes(self.home, self.settings.capability_cache_ttl)
+
     def auto_order(self) -> list[str]:
         """All agents in the order in which `auto` tries them."""
         names = self.plugins.providers["agent"]
@@ -78,7 +95,7 @@ class Session(Ground):
         agents: dict[str, Agent] = {}
         for name in dict.fromkeys(order):
             agent = self.agent(name) if not auto else None
-            probe = self._probed(name, agent) if agent is not None else self.probe(name)
+            probe = self._seen(name, agent)
             if not probe.usable:
                 notes.append(f"agent {name}: {'; '.join(probe.missing)}")
                 continue
@@ -115,7 +132,23 @@ class Session(Ground):
                 said.append(f"agent {name} can't be handed MCP servers: it has those of its own settings alone")
         bounds = [*filter(None, said), *self._blind(active), *self._withheld(agents)]
         notes += unasked(agents, [name for name, _, _ in policies], self.plugins)
-        return Cast(agents, self.store(), self._sinks(), policies, bounds), notes
+        abilities = {name: self._abilities(name, agent) for name, agent in agents.items()}
+        return Cast(agents, self.store(), self._sinks(), policies, bounds, abilities), notes
+
+    def _abilities(self, name: str, agent: Agent) -> dict[str, Any]:
+        """What an agent is and can do, for the first record of a run. Raises `UserError` if it would find too many skills."""
+        plugin, provider = self.plugins.provider("agent", name)
+        try:
+            skills, able = agent.skills(), agent.capabilities(provider.capabilities)
+        except Exception as error:
+            raise self.plugins.fault(plugin, f"agent {name!r} raised {type(error).__name__}: {error}") from error
+        if len(skills) > (most := self.settings.max_skills_per_agent):
+            what = f"agent {name} would find {len(skills)} skills, and max_skills_per_agent is {most}"
+            places = sorted({str(path.parents[1]) for path in skills})
+            raise UserError(what, mend=f"take some away ({', '.join(places)}), or allow more")
+        probe = self._probes.found[name]
+        said = {"executable": probe.executable, "version": probe.version}
+        return {**said, "capabilities": sorted(able), "skills": sorted({path.parent.name for path in skills})}
 
     def _blind(self, active: AbstractSet[str]) -> Iterator[str]:
         """What to say of a store that does not see the files, when progress is looked for."""
@@ -155,8 +188,19 @@ class Session(Ground):
             read_task(text, self._prompt_path())
             return self._start_apart(text)
         task, words = read_task(text, self._prompt_path())
-        cast, notes = self.cast()
+        cast, notes = self._keeping()
         return self._told(asyncio.run(Sitting(self, cast, task, words, [*_size(words), *notes]).sit()))
+
+    def _keeping(self) -> tuple[Cast, list[str]]:
+        """The cast; what was asked of programs for it is kept as soon as the run begins."""
+        whole, ready = self.cast(), self.ready
+
+        def begin() -> None:
+            ready()
+            self._probes.keep()
+
+        self.ready = begin
+        return whole
 
     def _start_apart(self, text: str | None) -> Account:
         """Start a run in a worktree; if it can't begin, the worktree goes again."""
@@ -212,7 +256,7 @@ class Session(Ground):
         notes = [saved.note] if saved.note else []
         if task.digest != state.task.digest:
             notes.append("the prompt has changed since the run started: the new one is used")
-        cast, more = self.cast()
+        cast, more = self._keeping()
         notes = [*notes, *_size(words), *more]
         return self._told(asyncio.run(Sitting(self, cast, task, words, notes).sit(state, rollback=rollback)))
 

@@ -333,6 +333,14 @@ class Settings(BaseModel):
     """Tools that a person has to agree to each time; `mcp__db__*` names several."""
     require_approval_for_high_risk: bool = True
     """Whether they have to; `false`: their use is only recorded."""
+    max_concurrent_actions: int | None = Field(None, ge=1)
+    """Tools that an agent may have at work at once: one more is denied before it runs, by the agents that can be asked. Unset,
+    any number; in a table `runtime` 5."""
+    max_skills_per_agent: int = Field(50, ge=0)
+    """Skills (folders with a `SKILL.md`) that an agent's program may find: with more, no run begins."""
+    capability_cache_ttl: float = Field(300.0, ge=0)
+    """Seconds for which what an agent's program said of itself (`--version`) is kept in the state directory, so that the next
+    start need not ask; 0: always ask. `ralph doctor` does."""
     approvals: Literal["deny", "wait"] = "deny"
     """What is done about a tool that a person has to agree to when none is at the terminal: deny it at once, or wait for
     `ralph approvals grant`."""
@@ -420,6 +428,7 @@ class Settings(BaseModel):
             window=self.usage_window_stop,
             window_action=self.usage_window_action,
             unmetered=self.budget.unmetered == "allow",
+            actions=self.section("policies", "concurrent_actions").get("max_concurrent_actions"),
         )
 
     @property
@@ -439,6 +448,8 @@ class Settings(BaseModel):
         if self.high_risk_tools:
             approval = {"require_approval_for_high_risk": self.require_approval_for_high_risk}
             shared["high_risk_tools"] = {"high_risk_tools": self.high_risk_tools, **approval}
+        if self.max_concurrent_actions is not None:
+            shared["concurrent_actions"] = {"max_concurrent_actions": self.max_concurrent_actions}
         return {**shared.get(name, {}), **section}
 
     def workspace_path(self, cwd: Path) -> Path:

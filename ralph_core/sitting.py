@@ -76,6 +76,8 @@ class Cast:
     policies: Sequence[tuple[str, str, LimitPolicy]]
     bounds: Sequence[str] = ()
     """How far the limits can be exceeded, in words."""
+    abilities: Mapping[str, Any] = field(default_factory=dict)
+    """By agent: its program and version, its capabilities, and the skills that it finds."""
 
 
 @dataclass
@@ -414,7 +416,8 @@ class Sitting:
         rows = [
             {key: value for key, value in asdict(row).items() if key != "load_ms"} for row in self.ground.plugins.rows
         ]
-        trail.record("plugins", data={"plugins": rows})
+        servers = sorted(self.ground.settings.mcp.servers)
+        trail.record("plugins", data={"plugins": rows, "agents": self.cast.abilities, "mcp_servers": servers})
         for note in self.notes:
             trail.record("note", severity=Severity.WARNING, message=note)
 

@@ -25,11 +25,36 @@ PROFILES = ("production", "staging", "development", "testing")
 DEFAULT_PROFILE = "development"
 """The profile that holds when there are several and ENVIRONMENT names none."""
 
-RUNTIME = {"max_iterations": "max_iterations", "timeout_seconds": "max_runtime"}
-"""Names in a table `runtime` of the settings file, and the settings that they mean. `max_concurrent_actions` may stand there,
-too, and always holds: a run does one thing at a time."""
+GUIDE_TABLES = {
+    "runtime": {
+        "max_iterations": "max_iterations",
+        "timeout_seconds": "max_runtime",
+        "max_concurrent_actions": "max_concurrent_actions",
+        "require_approval_for_high_risk": "require_approval_for_high_risk",
+        "high_risk_tools": "high_risk_tools",
+    },
+    "audit": {
+        "storage_type": "audit_sinks",
+        "batch_size": "audit_batch_size",
+        "flush_interval": "audit_flush_interval",
+        "retention_days": "audit_retention_days",
+    },
+    "capability": {
+        "cache_ttl": "capability_cache_ttl",
+        "max_skills_per_agent": "max_skills_per_agent",
+        "max_mcp_servers_per_org": "mcp.max_servers",
+    },
+}
+"""Tables of the settings file whose names the deployment documents use, and the settings that they mean."""
+RUNTIME_DEFAULTS = {"max_iterations": 10, "timeout_seconds": 300, "max_concurrent_actions": 5}
+"""What holds in a table `runtime` that does not say it."""
 
 ENVIRONMENT = {
+    "DEFAULT_MAX_ITERATIONS": "max_iterations",
+    "DEFAULT_TIMEOUT_SECONDS": "max_runtime",
+    "DEFAULT_MAX_CONCURRENT_ACTIONS": "max_concurrent_actions",
+    "CAPABILITY_CACHE_TTL": "capability_cache_ttl",
+    "MAX_SKILLS_PER_AGENT": "max_skills_per_agent",
     "RALPH_AGENT": "agent",
     "RALPH_MAX_ITERATIONS": "max_iterations",
     "RALPH_MAX_RUNTIME": "max_runtime",
@@ -88,6 +113,15 @@ class Sources:
         table[last] = value
         self.origins[key] = origin
 
+    def says(self, key: str) -> bool:
+        """Whether a key, which may be dotted, is set."""
+        table: Any = self.values
+        for name in key.split("."):
+            if not isinstance(table, dict) or name not in table:
+                return False
+            table = table[name]
+        return True
+
     def origin(self, path: tuple[str, ...]) -> str:
         """Where the value at `path`, or the nearest table around it, came from."""
         for end in range(len(path), 0, -1):
@@ -113,7 +147,8 @@ def gather(
         for path, line in lines.items():  # what the profile says lies over what the file says outside of it
             if profile and path[: len(profile)] == profile:
                 sources.origins[".".join(path[len(profile) :])] = f"{sources.file.name}, line {line}"
-    _take_runtime(sources)
+    for guided in GUIDE_TABLES:
+        _take_guide_table(sources, guided)
     for name, key in ENVIRONMENT.items():
         if env.get(name, "") != "":
             sources.put(key, env[name], f"environment variable {name}")
@@ -123,20 +158,21 @@ def gather(
     return sources
 
 
-def _take_runtime(sources: Sources) -> None:
-    """Read the table `runtime`, whose names the deployment documents use; what is said by Ralph's own names goes before."""
-    table = sources.values.pop("runtime", {})
-    if not isinstance(table, dict):
-        raise SettingsError(f"{sources.origin(('runtime',))}: runtime has to be a table")
-    for name, value in table.items():
-        place = sources.origin(("runtime", str(name)))
-        if name == "max_concurrent_actions":
-            if not isinstance(value, int) or value < 1:
-                raise SettingsError(f"{place}: runtime.{name}: {value!r} is not valid", mend="a number of at least 1")
-        elif name not in RUNTIME:
-            raise UnknownName("setting", f"runtime.{name}", [f"runtime.{each}" for each in RUNTIME], where=place)
-        elif RUNTIME[name] not in sources.values:
-            sources.put(RUNTIME[name], value, place)
+def _take_guide_table(sources: Sources, table: str) -> None:
+    """Read a table of `GUIDE_TABLES`; what is said by Ralph's own names goes before it."""
+    if table not in sources.values:
+        return
+    names, found, place = GUIDE_TABLES[table], sources.values.pop(table), sources.origin((table,))
+    if not isinstance(found, dict):
+        raise SettingsError(f"{place}: {table} has to be a table")
+    given = {name: (value, sources.origin((table, str(name)))) for name, value in found.items()}
+    if table == "runtime":
+        given = {name: (value, f"{place}, default of runtime") for name, value in RUNTIME_DEFAULTS.items()} | given
+    for name, (value, origin) in given.items():
+        if name not in names:
+            raise UnknownName("setting", f"{table}.{name}", [f"{table}.{each}" for each in names], where=origin)
+        if not sources.says(names[name]):
+            sources.put(names[name], value, origin)
 
 
 def plugin_choice(sources: Sources, env: Mapping[str, str], *, disabled: tuple[str, ...] = ()) -> PluginChoice:

@@ -48,6 +48,8 @@ class Limits:
     """What is done then: `fallback` (go on with another agent), `wait` or `stop`."""
     unmetered: bool = True
     """Whether to go on after an attempt whose cost or tokens are not known."""
+    actions: int | None = None
+    """Tools of one attempt that may be at work at once."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class Attempt:
     """Seconds at work, less the waits for a person; brought up to date about once a second."""
     retry_after: float | None = None
     """Seconds that the agent said to wait after a fault that passes."""
+    actions: int | None = None
+    """How many of its tools are at work, of an agent that asks before it uses one; None for any other."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ from ralph_core.hookspecs import hookimpl
 if TYPE_CHECKING:
     from ralph_core.state import RunState
 
+PROMISES = {"blocked_prompt_patterns": (), "concurrent_actions": ("tools", "before")}
+"""Capabilities of the policies that are not like the other tool policies."""
 TOOL_POLICIES = (
     ("high_risk_tools", "a person has to agree to them", "HighRiskTools", "HighRiskSettings"),
     ("forbidden_commands", "shell commands that must not run", "ForbiddenCommands", "CommandSettings"),
     ("allowed_directories", "where tools may read and write", "AllowedDirectories", "DirectorySettings"),
     ("max_file_size", "how large a file a tool may write", "MaxFileSize", "SizeSettings"),
+    ("concurrent_actions", "how many tools may be at work at once", "ConcurrentActions", "ConcurrencySettings"),
     ("blocked_prompt_patterns", "prompts that no agent is given", "BlockedPrompts", "PromptSettings"),
 )
 
@@ -94,7 +97,7 @@ def ralph_limit_policies() -> Sequence[Provider[LimitPolicy]]:
                 summary,
                 f"ralph_core.builtin.tools:{factory}",
                 f"ralph_core.builtin.tools:{settings}",
-                capabilities=frozenset({"tools"} if name != "blocked_prompt_patterns" else ()),
+                capabilities=frozenset(PROMISES.get(name, ("tools",))),
             )
             for name, summary, factory, settings in TOOL_POLICIES
         ),

@@ -85,6 +85,13 @@ class SizeSettings(_Settings):
     """Bytes of the largest file that a tool may write."""
 
 
+class ConcurrencySettings(_Settings):
+    """Settings of `concurrent_actions`; usually written at the top of the settings file, or in a table `runtime`."""
+
+    max_concurrent_actions: int | None = Field(default=None, ge=1)
+    """Tools that an agent may have at work at once."""
+
+
 class PromptSettings(_Settings):
     """Settings of `blocked_prompt_patterns`; usually written under `security`."""
 
@@ -245,6 +252,24 @@ class MaxFileSize(ToolPolicy):
         old = str(next((arguments[key] for key in OLD_KEYS if arguments.get(key)), "")).encode()
         times = max(1, data.count(old)) if old and arguments.get("replace_all") else 1
         return len(data) + more * times
+
+
+class ConcurrentActions(LimitPolicy):
+    """No more than so many tools of an agent at work at once, of one that asks before it uses a tool."""
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings or ConcurrencySettings(), context)
+        self.concerned = self.settings.max_concurrent_actions is not None
+
+    def judge(self, moment: Moment, state: RunState) -> Verdict:
+        most, current = state.limits.actions, state.current
+        if moment.kind is not MomentKind.TOOL or most is None or current is None or current.actions is None:
+            return Allow()
+        if current.actions >= most:
+            return Deny(
+                f"{current.actions} tools are at work already, and at most {most} may be (max_concurrent_actions)"
+            )
+        return Allow()
 
 
 class BlockedPrompts(LimitPolicy):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ralph_core.plugins import KINDS
 from ralph_core.redaction import KEY, MASK, SECRET_NAME, Redactor
+from ralph_core.sources import GUIDE_TABLES, PROFILES, RUNTIME_DEFAULTS
 from ralph_core.verdicts import ExitCode
 
 from .common import printable, say, say_json, session, table
@@ -64,16 +65,30 @@ def schema(overrides: Mapping[str, Any], *, config: Path | None) -> int:
             if kind == "policy":
                 tables[name] = {"anyOf": [tables[name], {"const": False}]}
         found["properties"][section] |= {"properties": tables, "additionalProperties": False}
+    found["properties"] |= {table: _guide_table(names, found) for table, names in GUIDE_TABLES.items()}
     profile = {name: part for name, part in found.items() if name in ("type", "properties", "additionalProperties")}
-    profiles = ("production", "staging", "development", "testing")
     found["properties"] = {
         **profile["properties"],
-        **{name: {"$ref": "#/$defs/profile"} for name in profiles},
+        **{name: {"$ref": "#/$defs/profile"} for name in PROFILES},
         "profiles": {"type": "object", "additionalProperties": {"$ref": "#/$defs/profile"}},
     }
     found["$defs"] = {**found.get("$defs", {}), "profile": profile}
     say(json.dumps({"$schema": DRAFT, "title": "Ralph", **found}, indent=2))
     return ExitCode.COMPLETED
+
+
+def _guide_table(names: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a table whose names the deployment documents use: each as that of the setting that it means."""
+    properties = {}
+    for name, key in names.items():
+        part: Mapping[str, Any] = schema
+        for step in key.split("."):
+            part = part["properties"][step]
+        told = f"The same as `{key}`, which goes before it. {part.get('description', '')}".strip()
+        properties[name] = {**{word: item for word, item in part.items() if word != "default"}, "description": told}
+        if name in RUNTIME_DEFAULTS:
+            properties[name]["default"] = RUNTIME_DEFAULTS[name]
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _values(here: Session) -> dict[str, Any]:

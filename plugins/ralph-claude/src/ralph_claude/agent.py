@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ralph_core.contracts import Command, CommandAgent, Context, McpServers, Probe, Request
@@ -86,6 +87,14 @@ class ClaudeAgent(CommandAgent):
                 "CLAUDE_CODE_OAUTH_TOKEN to what `claude setup-token` prints"
             )
         return Probe(executable, version, tuple(missing), tuple(notes))
+
+    def skills(self) -> Sequence[Path]:
+        # Where Claude Code looks (https://code.claude.com/docs/en/agent-sdk/skills), by the settings that it reads.
+        places = [self.context.workspace / ".claude"] if "project" in self.settings.setting_sources else []
+        if "user" in self.settings.setting_sources:
+            env = {**self.context.env, **self.settings.env}
+            places.append(Path(env.get("CLAUDE_CONFIG_DIR") or Path(env.get("HOME") or Path.home(), ".claude")))
+        return [path for place in places for path in sorted(place.glob("skills/*/SKILL.md"))]
 
     def begin(self, request: Request) -> None:
         self._stream = Stream()

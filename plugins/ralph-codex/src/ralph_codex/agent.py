@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class CodexAgent(CommandAgent):
         else:
             missing.append("no credentials: set CODEX_API_KEY, or log in once (run codex login)")
         return Probe(executable, version, tuple(missing), tuple(notes))
+
+    def skills(self) -> Sequence[Path]:
+        # Where Codex looks, besides what it brings itself: https://developers.openai.com/codex/skills
+        home = Path({**self.context.env, **self.settings.env}.get("HOME") or Path.home())
+        places = (self.context.workspace, home)
+        return [path for place in places for path in sorted(place.glob(".agents/skills/*/SKILL.md"))]
 
     def begin(self, request: Request) -> None:
         self._stream = Stream()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ralph_core.contracts import Command, CommandAgent, Context, Exit, Probe, Request, SpawnError
@@ -61,6 +62,13 @@ class GeminiAgent(CommandAgent):
         else:
             missing.append("no credentials: set GEMINI_API_KEY, or log in once (run gemini)")
         return Probe(executable, version, tuple(missing), tuple(notes))
+
+    def skills(self) -> Sequence[Path]:
+        # Where Gemini CLI looks, besides its extensions: https://geminicli.com/docs/cli/using-agent-skills/; of one name, once.
+        user = home.user_home({**self.context.env, **self.settings.env}, self._home)
+        places = [place / folder for place in (user, self.context.workspace) for folder in (".gemini", ".agents")]
+        found = {path.parent.name: path for place in places for path in sorted(place.glob("skills/*/SKILL.md"))}
+        return list(found.values())
 
     def begin(self, request: Request) -> None:
         self._stream = Stream()
