@@ -105,7 +105,7 @@ def _fetch(name: str, key: KeySettings, workspace: Path) -> str:
             f"keys.{name}.keyring: the package keyring is not installed", mend="pip install 'ralph-core[keyring]'"
         ) from None
     try:
-        found: str | None = keyring.get_password(key.keyring, name)
+        found: str | None = keyring.get_password(key.keyring, name) or keyring.get_password(key.keyring, name.lower())
     except Exception as error:  # each backend has errors of its own
         raise SettingsError(f"keys.{name}.keyring: {type(error).__name__}: {error}") from None
     if not found:

@@ -217,7 +217,7 @@ class KeySettings(BaseModel):
     file: FilePath | None = None
     """A file that holds the key and nothing else, relative to the workspace."""
     keyring: str | None = Field(None, min_length=1)
-    """The service under which the system's keyring has it, with the variable as the name of the user."""
+    """The service under which the system's keyring has it, with the variable, in capitals or not, as the name of the user."""
 
     @model_validator(mode="after")
     def _one(self) -> KeySettings:

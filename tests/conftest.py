@@ -33,6 +33,18 @@ step=$here/step.$n
 """
 
 
+CLAUDE = """\
+#!/bin/sh
+case $1 in
+--version) echo asked >> "${0%/*}/asked"; echo "2.1.197 (Claude Code)" ;;
+*) cat > "${0%/*}/prompt"; env > "${0%/*}/env"; echo "$@" > "${0%/*}/arguments"
+   echo '{"type":"system","subtype":"init","session_id":"s","model":"m"}'
+   echo '{"type":"result","subtype":"success","is_error":false,"result":"LOOP_COMPLETE","usage":{},"total_cost_usd":0.01}' ;;
+esac
+"""
+"""A program that `ralph-claude` takes for Claude Code; it notes what it was asked and given, and has done all at once."""
+
+
 class Agent:
     """A shell script for the command agent: its n-th process plays the n-th step, and every later one the last."""
 
@@ -192,6 +204,21 @@ class Ralph:
 
     def agent(self, *steps):
         return Agent(self.root / f"agent{len(list(self.root.glob('agent*')))}", steps)
+
+    def program(self, name, text):
+        """Put a program on PATH, before others of its name."""
+        folder = self.root / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+        if str(folder) not in self.env["PATH"].split(os.pathsep):
+            self.env["PATH"] = f"{folder}{os.pathsep}{self.env['PATH']}"
+        return folder / name
+
+    def claude(self):
+        """Install a stand-in of Claude Code, with a key; its path."""
+        self.env["CLAUDE_API_KEY"] = "sk-ant-test-key"
+        return self.program("claude", CLAUDE)
 
     def write(self, name, text):
         path = self.workspace / name

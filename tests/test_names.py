@@ -243,26 +243,10 @@ class TestConcurrentActions:
         assert "afterwards" not in done.stderr
 
 
-PROGRAM = """\
-#!/bin/sh
-case $1 in
---version) echo asked >> "${0%/*}/asked"; echo "2.1.197 (Claude Code)" ;;
-*) cat > /dev/null
-   echo '{"type":"system","subtype":"init","session_id":"s","model":"m"}'
-   echo '{"type":"result","subtype":"success","is_error":false,"result":"LOOP_COMPLETE","usage":{},"total_cost_usd":0.01}' ;;
-esac
-"""
-
-
 @pytest.fixture
 def claude(ralph):
-    """A program that is called claude, and how often it was asked for its version so far."""
-    folder = ralph.root / "bin"
-    folder.mkdir()
-    (folder / "claude").write_text(PROGRAM)
-    (folder / "claude").chmod(0o755)
-    ralph.env["PATH"] = f"{folder}:{ralph.env['PATH']}"
-    ralph.env["CLAUDE_API_KEY"] = "sk-ant-test-key"
+    """Runs Ralph with a program that is called claude; says how often that was asked for its version so far."""
+    folder = ralph.claude().parent
 
     def asked(*arguments, **options):
         command = arguments or ("run", "-a", "claude", "-p", "x")
@@ -299,11 +283,11 @@ class TestProbesAreKept:
     def test_for_the_same_program_key_and_settings_alone(self, ralph, claude):
         claude()
         program = ralph.root / "bin/claude"
-        program.write_text(PROGRAM + "# another\n")
+        program.write_text(program.read_text() + "# another\n")
         assert claude() == 2
         other = ralph.root / "other"
         other.mkdir()
-        (other / "claude").write_text(PROGRAM.replace("${0%/*}", str(ralph.root / "bin")))
+        (other / "claude").write_text(program.read_text().replace("${0%/*}", str(program.parent)))
         (other / "claude").chmod(0o755)
         assert claude(env={"PATH": f"{other}:{ralph.env['PATH']}"}) == 3
         ralph.settings("agents: {claude: {model: opus}}")
