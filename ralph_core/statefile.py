@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,12 +119,17 @@ def _lines(part: str | dict[str, str]) -> str:
 
 def _text(value: Any) -> str:
     """Canonical JSON of a field; of values that are never changed, remembered: most are the same in the next state."""
-    if not isinstance(value, tuple) and not is_dataclass(value):
+    kind = type(value)
+    if kind is int:
+        return repr(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is not tuple and not is_dataclass(value):
         return _encode(value)
     known = _KNOWN.get(id(value))
     if known is not None:
         return known[1]
-    text = "[" + ",".join(map(_text, value)) + "]" if isinstance(value, tuple) else _encode(value)
+    text = "[" + ",".join(map(_text, value)) + "]" if kind is tuple else _encode(value)
     if len(_KNOWN) >= _REMEMBERED:
         _KNOWN.clear()
     _KNOWN[id(value)] = value, text

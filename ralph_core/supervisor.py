@@ -24,7 +24,7 @@ import select
 import signal
 import sys
 import time
-from _collections_abc import Iterator  # loaded already; collections.abc would load collections
+from _collections_abc import Callable, Iterator  # loaded already; collections.abc would load collections
 
 PATIENCE = 2.0
 """Seconds after which a process that SIGKILL has not ended (it sleeps in the kernel, or belongs to root) is given up."""
@@ -37,14 +37,25 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 def prctl(option: int, value: int) -> None:
     """Do what the kernel can; elsewhere than on Linux, or without ctypes, the process group is all that is killed."""
-    if not sys.platform.startswith("linux"):
-        return
+    if not _PRCTL:  # looked up once, before there is a job: it takes longer than all else that a job's process does
+        _PRCTL.append(_function())
+    _PRCTL[0](option, value, 0, 0, 0)
+
+
+_PRCTL: list[Callable[..., object]] = []
+
+
+def _function() -> Callable[..., object]:
     try:
         import ctypes  # needed for this alone
 
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), *[ctypes.c_ulong(0)] * 3)
+        function = ctypes.CDLL(None).prctl
+        function.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
     except (ImportError, OSError, AttributeError):
-        pass  # a Python without ctypes: what is left is the socket and the process group
+        return lambda *_: (
+            None
+        )  # not Linux, or a Python without ctypes: what is left is the socket and the process group
+    return function
 
 
 # --- the process table ------------------------------------------------------------------------------------------------
@@ -98,7 +109,7 @@ def send(target: int, number: int) -> None:
 # --- the job's side of the fork ---------------------------------------------------------------------------------------
 
 
-def become(job: list[bytes], report: int, supervisor: int) -> None:
+def become(job: list[bytes], report: int, supervisor: int, ignored: list[int]) -> None:
     """Turn this freshly forked process into the job; never returns. What goes wrong is written to `report`."""
     stage = b"set-up"
     try:
@@ -108,7 +119,7 @@ def become(job: list[bytes], report: int, supervisor: int) -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:
             return  # it died before the line above took effect
-        for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        for each in ignored:  # what is caught is set back by exec
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         stage = b"files"
@@ -174,6 +185,7 @@ class Keeper:
         self.channel = channel
         self.me, self.parent = os.getpid(), os.getppid()
         self.job = 0
+        self.ignored = [number for number in range(1, signal.NSIG) if signal.getsignal(number) is signal.SIG_IGN]
         self.immortal: set[int] = set()  # what was given up; it delays nothing a second time
 
     def serve(self) -> None:
@@ -235,7 +247,7 @@ class Keeper:
             self.tell(b"failed fork %d %s" % (error.errno or 0, str(error).encode()))
             return
         if not pid:
-            become(fields, writer, self.me)
+            become(fields, writer, self.me, self.ignored)
         os.close(writer)
         report = os.read(reader, 4096)
         os.close(reader)
