@@ -72,7 +72,9 @@ class AttemptRunner:
         """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
         run, number = self.run, self.run.state.attempts + 1
         output = f"output/{number:04d}.out"
-        current = Attempt(self.iteration, number, self.agent, time.time(), output=output)
+        # What it spends is unknown from its first moment on, also if Ralph is killed in it.
+        spend = self._meter.spend()
+        current = Attempt(self.iteration, number, self.agent, time.time(), output=output, spend=spend)
         starts = self._starts(current.started)
         run.save(
             agent=self.agent,
@@ -315,7 +317,11 @@ class AttemptRunner:
         spend = self._meter.spend()
         total = self.run.state.spend.at_least(self._booked_before + spend)
         if spend != self._current.spend or total != self.run.state.spend:
-            self.run.save(current=replace(self._current, spend=spend), spend=total)
+            measured = (
+                spend.tokens is not None or spend.cost is not None
+            )  # else the end of the attempt says it soon enough
+            keep = self.run.save if measured else self.run.note
+            keep(current=replace(self._current, spend=spend), spend=total)
 
     def _record(self, type_: str, message: str = "", **more: Any) -> None:
         known = {"actor": self.agent, "plugin": self._plugin, "capability": "agent"}
