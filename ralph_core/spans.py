@@ -10,8 +10,9 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from random import getrandbits
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, Tr
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, Status
+from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from .redaction import Redactor
 
@@ -54,6 +55,14 @@ class KeepAll(Sampler):
         return f"KeepAll({self._wanted.get_description()})"
 
 
+class _Entry(NamedTuple):
+    """A line that is to be written: a span when it began, with its attributes at that time, or when it had ended."""
+
+    phase: str
+    span: ReadableSpan
+    attributes: Mapping[str, Any]
+
+
 class Spans(SpanProcessor):
     """Redacts every span, and hands it to the file and to the exporters."""
 
@@ -64,15 +73,19 @@ class Spans(SpanProcessor):
         if torn:  # by a kill: what comes now begins on a line of its own
             self._stream.write("\n")
         self._redactor = redactor
-        self._lock = threading.Lock()
         self._exports: list[Export] = []
+        self._unwritten = 0
+        self._ended: SimpleQueue[_Entry | None] = SimpleQueue()
+        # To put spans in JSON takes longer than to make them, and can be done while the run waits for something else.
+        self._writer = threading.Thread(target=self._serve, name="ralph-spans", daemon=True)
+        self._writer.start()
 
     def export(self, name: str, exporter: SpanExporter) -> None:
         """Send spans to a collector, too."""
         self._exports.append(Export(name, exporter))
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        self._write([_line(span, "start", self._redactor)])
+        self._ended.put(_Entry("start", span, dict(span.attributes or {})))  # as they are now: others will come
 
     def on_end(self, span: ReadableSpan) -> None:
         self.over([span])
@@ -99,14 +112,30 @@ class Spans(SpanProcessor):
 
     def over(self, spans: Sequence[ReadableSpan]) -> None:
         """Take spans that have ended."""
-        self._write([_line(span, "end", self._redactor) for span in spans])
-        for span in spans if self._exports else ():
-            if span.context is not None and span.context.trace_flags.sampled:
-                safe = redacted(span, self._redactor)
-                for export in self._exports:
-                    export.on_end(safe)
+        for span in spans:
+            self._ended.put(_Entry("end", span, span.attributes or {}))
+
+    def _serve(self) -> None:
+        """Write spans, and hand them to the exporters, until there is no more to come."""
+        more = True
+        while more:
+            entries = [self._ended.get(), *(self._ended.get() for _ in range(self._ended.qsize()))]
+            more = None not in entries
+            there = [entry for entry in entries if entry is not None]
+            self._write(there)
+            for entry in there if self._exports else ():
+                self._hand_on(entry)
+
+    def _hand_on(self, entry: _Entry) -> None:
+        context = entry.span.get_span_context()
+        if entry.phase == "end" and context is not None and context.trace_flags.sampled:
+            safe = redacted(entry.span, self._redactor)
+            for export in self._exports:
+                export.on_end(safe)
 
     def shutdown(self) -> None:
+        self._ended.put(None)
+        self._writer.join()
         for export in self._exports:
             export.processor.shutdown()  # type: ignore[no-untyped-call]
 
@@ -114,22 +143,24 @@ class Spans(SpanProcessor):
         return all(export.processor.force_flush(timeout_millis) for export in self._exports)
 
     def close(self) -> list[str]:
-        """Close the file; what has to be said of the exports."""
-        with self._lock:
-            try:
-                self._stream.close()
-            except OSError:  # what a full disk did not take is lost, as before
-                pass
-        return [export.lost for export in self._exports if export.lost]
+        """Close the file, after `shutdown`; what has to be said of the exports."""
+        try:
+            self._stream.close()
+        except OSError:  # what a full disk did not take is lost, as before
+            pass
+        unwritten = [f"{self._unwritten} lines of the trace could not be written"] if self._unwritten else []
+        return [*unwritten, *(export.lost for export in self._exports if export.lost)]
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        text = "".join(ENCODER.encode(line) + "\n" for line in lines)
-        with self._lock:
+    def _write(self, entries: Sequence[_Entry]) -> None:
+        for entry in entries:
             try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):  # a full disk or a closed file must not end a run for its trace's sake
-                pass
+                self._stream.write(ENCODER.encode(_line(entry, self._redactor)) + "\n")
+            except Exception:  # a full disk, or what can't be put in JSON: a run does not end for its trace's sake
+                self._unwritten += 1
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._unwritten += 1
 
 
 class Export(SpanExporter):
@@ -193,23 +224,24 @@ def _torn(path: Path) -> bool:
         return False
 
 
-def _line(span: ReadableSpan, phase: str, redactor: Redactor) -> dict[str, Any]:
+def _line(entry: _Entry, redactor: Redactor) -> dict[str, Any]:
     """A span as the file has it, without secrets."""
+    span, over = entry.span, entry.phase == "end"  # what has just begun may have ended by now
     context = span.get_span_context()
     assert context is not None
     line: dict[str, Any] = {
-        "phase": phase,
+        "phase": entry.phase,
         "name": redactor.text(span.name),
         "trace_id": f"{context.trace_id:032x}",
         "span_id": f"{context.span_id:016x}",
         "parent_id": f"{span.parent.span_id:016x}" if span.parent else "",
         "start": span.start_time,
-        "end": span.end_time,
-        "status": span.status.status_code.name,
-        "message": redactor.text(span.status.description or ""),
-        "attributes": redactor.value(dict(span.attributes or {})),
+        "end": span.end_time if over else None,
+        "status": span.status.status_code.name if over else StatusCode.UNSET.name,
+        "message": redactor.text(span.status.description or "") if over else "",
+        "attributes": redactor.value(dict(entry.attributes)),
     }
-    if span.events:
+    if over and span.events:
         line["events"] = [
             {
                 "name": redactor.text(event.name),

@@ -170,10 +170,11 @@ def write(folder: Path, state: RunState, *, durable: bool = True) -> None:
         _WRITTEN[current] = written
         if durable:
             sync_folder(folder)
-    except OSError as error:
-        raise unwritable(current, error) from error
-    finally:
+    except BaseException as error:
         discard(temporary)
+        if isinstance(error, OSError):
+            raise unwritable(current, error) from error
+        raise
 
 
 def read(folder: Path) -> Saved:
@@ -212,9 +213,11 @@ def _keep(current: Path, previous: Path) -> None:
     if not _as_written(current) and not _is_whole(current):
         return
     link = _temporary(previous)
-    discard(link)
     try:
         os.link(current, link)  # `current` stays in place all the time
+    except FileExistsError:  # of a process that had this one's number, and was killed
+        discard(link)
+        os.link(current, link)
     except OSError:  # a file system without hard links
         write_atomically(previous, current.read_bytes())
         return

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from ralph_core import statefile
@@ -30,7 +31,7 @@ class LocalStore(CheckpointStore):
     _durable = False
     """Whether the state saved last was written to survive a power cut."""
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """The folder that holds a folder for each run."""
         return self.context.home.absolute() / "runs"
@@ -71,7 +72,8 @@ class LocalStore(CheckpointStore):
     def held(self, lease: Lease) -> Iterator[None]:
         """Nobody else can claim or save meanwhile. Raises `LeaseLost` at once if a newer claim exists."""
         folder = self.folder(lease.run)
-        statefile.ensure_home(self.context.home)  # an agent's `git clean -fdx` takes it away, the run goes on
+        if not folder.is_dir():
+            statefile.ensure_home(self.context.home)  # an agent's `git clean -fdx` takes it away, the run goes on
         with _locked(folder) as handle:
             token = _token(handle)
             if token > lease.token:
@@ -156,8 +158,11 @@ def _locked(folder: Path, *, patience: float = LOCK_PATIENCE) -> Iterator[int]:
 
 def _open_locked(path: Path, until: float) -> int:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             _lock(handle, path, until)
             if _same_file(handle, path):
