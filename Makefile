@@ -3,7 +3,7 @@ VENV ?= .venv
 export VENV PYTHON
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: help run test lint types docs site bench prove-durability prove-budget build clean
+.PHONY: help run test lint types docs site bench bench-docs prove-durability prove-budget build clean
 
 help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -34,12 +34,13 @@ site: ## build the documentation site into site/, with warnings as errors
 	@scripts/setup dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: ## measure what Ralph adds to its agent, beside a plain loop in bash, the adapter for Q Chat, and the account
+bench: ## measure Ralph beside a loop in bash and ralph-orchestrator, and show one table (ARGS='--only loop' is quick)
 	@scripts/setup
-	$(BIN)/python benchmarks/loop.py
-	$(BIN)/python benchmarks/qchat.py
-	$(BIN)/python benchmarks/trace.py
-	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks $(ARGS)
+
+bench-docs: ## the same, and put the tables into the README and docs/benchmarks.md
+	@scripts/setup
+	$(BIN)/python benchmarks --write
 
 prove-durability: ## kill a run at every write and at 1,000 random instants, resume it, and count what was lost (ARGS='--points 50 --random 50' is quick)
 	@scripts/setup dev

@@ -2,7 +2,7 @@
 
 Both do the same job: the same fields, in files that are rotated at 100 MB, of which 10 are kept (`RotatingFileHandler`).
 
-    python benchmarks/audit.py [RECORDS] [RUNS]        (default: 100,000 records, 5 runs of each in turns; medians are shown)
+    python benchmarks/audit.py [--records 100000] [--runs 5]        (each in turns; medians are shown)
 
 Both write the same records as JSON lines to files on the same disk, and count until all of them are there and flushed to the
 disk (fsync). Ralph makes each record, redacts it, chains it by its hash and gives it to a queue; logging formats it and
@@ -15,13 +15,15 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+from tables import Row, command
 
 from ralph_core.audit import AuditTrail, Selected
 from ralph_core.builtin.sinks import FileSink, FileSinkSettings
@@ -121,7 +123,7 @@ def transcript(folder: Path) -> float:
     return path.stat().st_size / (time.perf_counter() - began) / 1e6
 
 
-def main(records: int, runs: int) -> int:
+def measure(records: int, runs: int) -> Iterator[Row]:
     ours: list[tuple[float, float, float]] = []
     others: list[tuple[float, float]] = []
     growing: list[float] = []
@@ -137,17 +139,15 @@ def main(records: int, runs: int) -> int:
     rate, all_, own = (statistics.median(column) for column in zip(*ours, strict=True))
     other, theirs = (statistics.median(column) for column in zip(*others, strict=True))
     ratio = statistics.median(our[0] / their[0] for our, their in zip(ours, others, strict=True))
-    fast, better = rate >= 50_000, ratio >= 3
-    print(f"through the pipeline to the file sink   {rate:>9,.0f} records/s   ≥ 50,000 {'✓' if fast else '✗ missed'}")
-    print(f"logging with a JSON formatter           {other:>9,.0f} records/s")
-    print(f"    to one file that grows for ever     {statistics.median(growing):>9,.0f} records/s")
-    print(f"ratio                                   {ratio:>9.2f} ×           ≥ 3 {'✓' if better else '✗ missed'}")
-    print(f"processor time of a record, all threads {all_:>9.1f} µs          logging {theirs:.1f} µs")
-    print(f"of it, in the thread that makes it      {own:>9.1f} µs          {theirs / own:.1f} × less than logging")
-    print(f"a transcript, gone through for secrets  {scanned:>9.0f} MB/s")
-    return 0 if fast and better else 1
+    bar = f"{ratio:.1f}, ≥ 3 × logging"
+    yield Row(
+        "audit records to the file sink (logging, JSON)", f"{rate:,.0f} /s", f"{other:,.0f} /s", "", bar, ratio >= 3
+    )
+    yield Row("    bar of its own (logging to one file that grows for ever)", f"{rate:,.0f} /s", f"{statistics.median(growing):,.0f} /s", "", "≥ 50,000 /s", rate >= 50_000)  # fmt: skip
+    yield Row("    processor time of a record, all threads", f"{all_:.1f} µs", f"{theirs:.1f} µs")
+    yield Row("    of it, in the thread that makes it", f"{own:.1f} µs", f"{theirs:.1f} µs")
+    yield Row("    a transcript, gone through for secrets", f"{scanned:.0f} MB/s")
 
 
 if __name__ == "__main__":
-    arguments = [int(each) for each in sys.argv[1:]]
-    sys.exit(main(*arguments, *(100_000, 5)[len(arguments) :]))
+    command(measure, __doc__, records=100_000, runs=5)

@@ -1,120 +1,141 @@
-"""What Ralph adds to its agent, beside a plain `while` loop in bash that does the same job with a git commit.
+"""What Ralph adds to its agent, beside a `while` loop in bash and ralph-orchestrator, which do the same job.
 
-    python benchmarks/loop.py [RUNS]        (default: 5 of each, taken in turns; medians are shown)
+    python benchmarks/loop.py [--runs 5] [--peers 3]        (medians; --peers 0 leaves ralph-orchestrator out)
 
-The agent is a shell script that takes its prompt, changes a file and exits. Both make a commit of the files in every
-iteration: Ralph under refs/ralph, the loop on its branch. What an iteration costs is the slope between a short run and a
-long one. Exit code 1 if a bar is missed.
+The agent is a shell script that takes its prompt, adds a line to a file and exits, in a repository of 200 files. The loops take
+turns. What an iteration costs is the slope between a short run and a long one; what it adds, that less the slope of a
+loop in bash that does nothing but start the agent. Ralph keeps the files under refs/ralph, the others commit on the branch.
+Exit code 1 if a bar is missed.
 """
 
-import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-RALPH = str(Path(sys.executable).with_name("ralph"))
-SHORT, LONG = 5, 55
-FILES = 200
+import orchestrator
+from tables import ENV, PEER, RALPH, Row, command, git, ms, repository
+
 AGENT = """\
 #!/bin/sh
 [ -s began ] || date +%s.%N > began
 cat > /dev/null
 echo x >> log
 """
-LOOP = """\
-n=0
-while [ $n -lt "$1" ]; do
-    ./agent.sh < PROMPT.md
-    git add -A
-    git commit --quiet --message "iteration $n"
-    n=$((n + 1))
-done
-"""
-ENV = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("RALPH_", "OTEL_"))},
-    **{f"GIT_{who}_{what}": "bench" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+BARE = 'n=0; while [ $n -lt "$1" ]; do ./agent.sh < PROMPT.md; n=$((n + 1)); done'
+LOOP = BARE.replace("PROMPT.md;", 'PROMPT.md; git add -A; git commit --quiet --message "iteration $n";')
+FILES = {
+    "agent.sh": AGENT,
+    "PROMPT.md": "Add a line to the log.\n",
+    **{f"src/{number}.txt": f"{number}\n" * 50 for number in range(200)},
 }
 
-
-def repository(folder: Path) -> Path:
-    """A fresh repository with some files, all committed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "src").mkdir(parents=True)
-    for number in range(FILES):
-        (folder / f"src/{number}.txt").write_text(f"{number}\n" * 50)
-    (folder / "agent.sh").write_text(AGENT)
-    (folder / "agent.sh").chmod(0o755)
-    (folder / "PROMPT.md").write_text("Add a line to the log.\n")
-    for command in ("init --quiet", "add --all", "commit --quiet --message start"):
-        subprocess.run(["git", *command.split()], cwd=folder, env=ENV, check=True)
-    return folder
+Timed = tuple[float, float]
+"""Seconds until the first agent began, and until the end."""
+Way = Callable[[Path, int], Timed]
 
 
-def timed(command: list[str], folder: Path, code: int = 0) -> tuple[float, float]:
-    """Seconds until the first agent began, and until the end."""
+def timed(argv: list[str], folder: Path, env: dict[str, str] = ENV, code: int = 0) -> Timed:
     wall, began = time.time(), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=ENV, stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=600)
     took = time.perf_counter() - began
-    assert done.returncode == code, done.stderr.decode()
+    assert done.returncode == code, f"{argv}: exit code {done.returncode}: {done.stderr.decode()[-2000:]}"
     first = folder / "began"
     return float(first.read_text()) - wall if first.exists() else 0.0, took
 
 
-def ralph(folder: Path, iterations: int) -> tuple[float, float]:
-    options = ["--max-iterations", str(iterations), "--checkpoint-interval", "1"]
-    command = [RALPH, "run", "-a", "command", "--command", "./agent.sh", *options]
-    result = timed(command, repository(folder), code=3)  # stopped by the limit
-    refs = subprocess.run(["git", "for-each-ref", "refs/ralph"], cwd=folder, capture_output=True, check=True).stdout
-    assert len([ref for ref in refs.splitlines() if not ref.endswith(b"/account")]) == iterations + 1
-    assert len((folder / "log").read_text().splitlines()) == iterations
+def bash(script: str) -> Way:
+    def run(folder: Path, iterations: int) -> Timed:
+        return timed(["bash", "-c", script, "loop", str(iterations)], repository(folder, FILES))
+
+    return run
+
+
+def ralph(*options: str) -> Way:
+    def run(folder: Path, iterations: int) -> Timed:
+        own = ["run", "-a", "command", "--command", "./agent.sh", "--max-iterations", str(iterations), *options]
+        result = timed([RALPH, *own], repository(folder, FILES), code=3)  # stopped by the limit
+        refs = [ref for ref in git(folder, "for-each-ref", "refs/ralph").splitlines() if not ref.endswith("/account")]
+        if options:
+            assert len(refs) == iterations + 1, refs  # a snapshot after each, and one at the start
+        return result
+
+    return run
+
+
+def peer(folder: Path, iterations: int) -> Timed:
+    repository(folder, FILES)
+    env = orchestrator.environment(folder / "agent.sh", folder.with_name("bin"))
+    result = timed(orchestrator.command(iterations), folder, env)
+    assert git(folder, "log", "--oneline").count("Ralph checkpoint") == iterations // 5
     return result
 
 
-def bash(folder: Path, iterations: int) -> tuple[float, float]:
-    return timed(["bash", "-c", LOOP, "loop", str(iterations)], repository(folder))
-
-
-def both(loop: Callable[[Path, int], tuple[float, float]], folder: Path) -> tuple[float, float]:
+def measured(way: Way, folder: Path, short: int, long: int) -> Timed:
     """Seconds until the agent is spawned, and seconds an iteration."""
-    spawn, short = loop(folder, SHORT)
-    _, long = loop(folder, LONG)
-    return spawn, (long - short) / (LONG - SHORT)
+    spawn, less = way(folder, short)
+    _, more = way(folder, long)
+    assert len((folder / "log").read_text().splitlines()) == long
+    return spawn, (more - less) / (long - short)
 
 
-def main(runs: int) -> int:
-    spawns: dict[str, list[float]] = {"ralph": [], "bash": []}
-    slopes: dict[str, list[float]] = {"ralph": [], "bash": []}
-    starts: dict[str, list[float]] = {"ralph": [], "python": []}
+def measure(runs: int, peers: int, long: int) -> Iterator[Row]:
+    peers = peers if orchestrator.wanted(peers) else 0
+    ways: dict[str, tuple[Way, int, int, int]] = {  # by name: how often, and how long its two runs are
+        "bare": (bash(BARE), runs, 5, long),
+        "bash": (bash(LOOP), runs, 5, long),
+        "each": (ralph("--checkpoint-interval", "1"), runs, 5, long),
+        "ralph": (ralph(), runs, 5, long),
+    }
+    if peers:
+        ways[PEER] = (peer, peers, 5, 25)
+    found: dict[str, list[Timed]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory(prefix="ralph-benchmark-") as scratch:
         folder = Path(scratch)
-        ralph(folder / "warm", 1)
-        for _ in range(runs):
-            for name, loop in (("ralph", ralph), ("bash", bash)):
-                spawn, slope = both(loop, folder / name)
-                spawns[name].append(spawn)
-                slopes[name].append(slope)
-        for _ in range(4 * runs):
-            starts["ralph"].append(timed([RALPH, "--version"], folder)[1])
-            starts["python"].append(timed([sys.executable, "-c", "pass"], folder)[1])
+        for way, *_ in ways.values():
+            way(folder / "warm", 1)
+        for turn in range(max(runs, peers)):
+            for name in list(ways)[:: -1 if turn % 2 else 1]:
+                way, often, *lengths = ways[name]
+                if turn < often:
+                    found[name].append(measured(way, folder / name, *lengths))
+        starts = started(folder, 4 * runs, bool(peers))
+    yield from rows(found, starts)
 
-    version = statistics.median(starts["ralph"]) / statistics.median(starts["python"])
-    rows = (
-        ("start to the agent's spawn", spawns["ralph"], spawns["bash"], statistics.median(spawns["ralph"]) <= 0.35),
-        ("an iteration with a checkpoint", slopes["ralph"], slopes["bash"], statistics.median(slopes["ralph"]) <= 0.06),
-        ("ralph --version, python -c pass", starts["ralph"], starts["python"], version <= 3),
-    )
-    bars = ("≤ 350 ms", "≤ 60 ms", "≤ 3 ×")
-    print(f"{'medians of ' + str(runs) + ' runs':<34}{'Ralph':>9}{'plain':>9}{'ratio':>8}  bar")
-    for (what, ours, plain, good), bar in zip(rows, bars, strict=True):
-        mine, other = statistics.median(ours) * 1000, statistics.median(plain) * 1000
-        print(f"{what:<34}{mine:>6.1f} ms{other:>6.1f} ms{mine / other:>7.1f}×  {bar} {'✓' if good else '✗ missed'}")
-    return 0 if all(good for *_, good in rows) else 1
+
+def started(folder: Path, often: int, with_peer: bool) -> list[float]:
+    """Seconds of `ralph --version`, of Python that does nothing, of `ralph --help`, and of that of ralph-orchestrator."""
+    programs = [[RALPH, "--version"], [sys.executable, "-c", "pass"], [RALPH, "--help"]]
+    if with_peer:
+        programs.append([str(orchestrator.PROGRAM), "--help"])
+    turns = [[timed(argv, folder)[1] for argv in programs] for _ in range(often)]
+    return [statistics.median(column) for column in zip(*turns, strict=True)]
+
+
+def rows(found: dict[str, list[Timed]], starts: list[float]) -> Iterator[Row]:
+    spawn = {name: statistics.median(pair[0] for pair in pairs) for name, pairs in found.items() if pairs}
+    each = {name: statistics.median(pair[1] for pair in pairs) for name, pairs in found.items() if pairs}
+    added = {name: seconds - each["bare"] for name, seconds in each.items()}
+    ratio = statistics.median(ours / loop for (_, ours), (_, loop) in zip(found["each"], found["bash"], strict=True))
+
+    def of_peer(figures: dict[str, float], less: float = 0.0) -> str:
+        return ms(figures[PEER] - less) if PEER in figures else ""
+
+    version, python, usage, *of_orchestrator = starts
+    yield Row("start, to the agent's spawn (bash)", ms(spawn["ralph"]), ms(spawn["bash"]), of_peer(spawn), "≤ 350 ms", spawn["ralph"] <= 0.35)  # fmt: skip
+    yield Row("an iteration, files kept in each (bash, git commit)", ms(each["each"]), ms(each["bash"]), "", f"{ratio:.2f}, ≤ 1.5 × bash", ratio <= 1.5)  # fmt: skip
+    yield Row("an iteration as shipped, files kept in every fifth (bash: the agent alone)", ms(each["ralph"]), ms(each["bare"]), of_peer(each))  # fmt: skip
+    times = added.get(PEER, 0) / added["ralph"]
+    bar = (f"{times:.0f}, ≥ 20 × less", times >= 20) if PEER in added else ("", None)
+    yield Row("of it, added to the agent's own time", ms(added["ralph"]), "", of_peer(added), *bar)
+    if PEER in added:
+        yield Row("the same, less the 2 s that ralph-orchestrator sleeps", ms(added["ralph"]), "", of_peer(added, orchestrator.PAUSE))  # fmt: skip
+    yield Row("--version (python -c pass)", ms(version), ms(python), "", f"{version / python:.1f}, ≤ 3 × python", version <= 3 * python)  # fmt: skip
+    yield Row("--help", ms(usage), "", *map(ms, of_orchestrator))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
+    command(measure, __doc__, runs=5, peers=3, long=55)

@@ -1,6 +1,6 @@
 """The figures that the guide of the Q Chat adapter promises, of the adapter alone: with an agent that answers at once.
 
-    python benchmarks/qchat.py [REQUESTS]        (default: 1,000)
+    python benchmarks/qchat.py [--requests 1000]
 
 All requests are made in one process, through the adapter and the core's own supervisor, as a run makes them: first one
 after the other (a tenth of them), then 20 at once, each of them in a run of its own. An agent that takes time adds just
@@ -9,11 +9,13 @@ that. Memory is that of the process and of its 20 helpers. Exit code 1 if a bar 
 
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tables import Row, command, ms
 
 from ralph_core.contracts import Context, Request
 from ralph_core.events import Finished
@@ -29,7 +31,6 @@ cat >/dev/null
 printf '\\033[38;5;10m> \\033[39mAll done.\\nLOOP_COMPLETE\\n'
 """
 PROMPT = "Do the work.\n" * 100
-MIB = 1024 * 1024
 
 
 @dataclass
@@ -63,7 +64,7 @@ async def run(folder: Path, number: int, requests: "asyncio.Queue[int]", measure
         measured.memory = max(measured.memory, resident())
 
 
-async def measure(folder: Path, requests: int, at_once: int) -> Measured:
+async def requested(folder: Path, requests: int, at_once: int) -> Measured:
     measured, waiting = Measured(), asyncio.Queue()
     for number in range(1, requests + 1):
         waiting.put_nowait(number)
@@ -86,30 +87,24 @@ def resident() -> int:
     return total
 
 
-def main(requests: int) -> int:
+def measure(requests: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="ralph-benchmark-") as scratch:
         folder = Path(scratch)
         (folder / "q").write_text(AGENT)
         (folder / "q").chmod(0o755)
-        asyncio.run(measure(folder, 20, 4))  # imports, and the page cache
-        single = asyncio.run(measure(folder, max(requests // 10, 10), 1))
-        many = asyncio.run(measure(folder, requests, AT_ONCE))
+        asyncio.run(requested(folder, 20, 4))  # imports, and the page cache
+        single = asyncio.run(requested(folder, max(requests // 10, 10), 1))
+        many = asyncio.run(requested(folder, requests, AT_ONCE))
 
     rate = 60 * requests / many.wall
-    rows = (
-        ("p50, one at a time", f"{single.quantile(0.5) * 1000:.0f} ms", "< 500 ms", single.quantile(0.5) < 0.5),
-        ("p99, one at a time", f"{single.quantile(0.99) * 1000:.0f} ms", "< 2000 ms", single.quantile(0.99) < 2),
-        (f"p50, {AT_ONCE} at once", f"{many.quantile(0.5) * 1000:.0f} ms", "< 500 ms", many.quantile(0.5) < 0.5),
-        (f"p99, {AT_ONCE} at once", f"{many.quantile(0.99) * 1000:.0f} ms", "< 2000 ms", many.quantile(0.99) < 2),
-        ("requests a minute", f"{rate:.0f}", "≥ 100", rate >= 100),
-        ("memory", f"{many.memory / MIB:.0f} MiB", "< 500 MB", 0 < many.memory < 500e6),
-        (f"errors in {requests}", f"{many.errors}", "< 0.1 %", many.errors < requests / 1000),
-    )
-    print(f"{'Q Chat adapter, ' + str(requests) + ' requests':<34}{'measured':>12}  bar")
-    for what, figure, bar, good in rows:
-        print(f"{what:<34}{figure:>12}  {bar} {'✓' if good else '✗ missed'}")
-    return 0 if all(good for *_, good in rows) else 1
+    for what, found in (("one at a time", single), (f"{AT_ONCE} at once", many)):
+        p50, p99 = found.quantile(0.5), found.quantile(0.99)
+        yield Row(f"a request of the adapter for Q Chat, {what}: p50", ms(p50), "", "", "< 500 ms", p50 < 0.5)
+        yield Row("    p99", ms(p99), "", "", "< 2000 ms", p99 < 2)
+    yield Row("    requests a minute", f"{rate:,.0f}", "", "", "≥ 100", rate >= 100)
+    yield Row("    memory, with the helper processes", f"{many.memory / 1e6:.0f} MB", "", "", "< 500 MB", 0 < many.memory < 500e6)  # fmt: skip
+    yield Row(f"    errors in {requests:,}", f"{many.errors}", "", "", "< 0.1 %", many.errors < requests / 1000)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
+    command(measure, __doc__, requests=1000)

@@ -1,6 +1,6 @@
 """What tracing costs an iteration: the same run with the trace in its folder, exported besides, and with none at all.
 
-    python benchmarks/trace.py [RUNS]        (default: 5 of each, taken in turns; medians are shown)
+    python benchmarks/trace.py [--runs 5]        (of each, taken in turns; medians are shown)
 
 The agent is `echo`. What an iteration costs is the slope between a short run and a long one, in processor time of Ralph's own
 process with all of its threads: that is what a busy machine does not distort. There is no setting that
@@ -10,15 +10,17 @@ Exit code 1 if the bar is missed.
 """
 
 import http.server
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tables import ENV, Row, command
 
 SHORT, LONG = 10, 110
 BAR = 2.0
@@ -80,7 +82,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 def timed(how: str, iterations: int, endpoint: str) -> float:
     with tempfile.TemporaryDirectory(prefix="ralph-benchmark-") as folder:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("RALPH_", "OTEL_"))}
+        env = dict(ENV)
         if how == "exported":
             env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRICS_EXPORTER": "none"}
         (Path(folder) / "ralph.yml").write_text("max_no_progress: null\n")
@@ -92,7 +94,7 @@ def timed(how: str, iterations: int, endpoint: str) -> float:
         return float(done.stdout.decode().rpartition("CPU ")[2])
 
 
-def main(runs: int) -> int:
+def measure(runs: int) -> Iterator[Row]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -105,19 +107,12 @@ def main(runs: int) -> int:
             found.append((long - short) / (LONG - SHORT) * 1000)
     server.shutdown()
     plain = statistics.median(slopes["none"])
-    print(f"medians of {runs} runs, ms of processor time an iteration")
-    good = True
-    for how, found in slopes.items():
-        cost = statistics.median(found) - plain
-        barred = how == "in the folder"
-        good = good and (cost < BAR or not barred)
-        bar = f"  bar < {BAR:g} {'✓' if cost < BAR else '✗ missed'}" if barred else ""
-        said = "" if how == "none" else f"  tracing costs {cost:5.2f}{bar}"
-        print(f"  trace {how:<14}{cost + plain:7.2f}{said}")
-    return 0 if good else 1
+    folder, exported = (statistics.median(found) - plain for how, found in slopes.items() if how != "none")
+    yield Row("processor time that the trace of an iteration takes (all the rest of it)", f"{folder:.1f} ms", f"{plain:.1f} ms", "", f"< {BAR:g} ms", folder < BAR)  # fmt: skip
+    yield Row("    the same, sent to a collector besides", f"{exported:.1f} ms", f"{plain:.1f} ms")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         sys.exit(child(sys.argv[2], int(sys.argv[3])))
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
+    command(measure, __doc__, runs=5)
