@@ -60,8 +60,8 @@ class AttemptRunner:
         self.run, self.agent, self.iteration = run, agent, iteration
         self._meter = Meter()
         self._booked_before = run.state.booked or run.state.spend
-        self._plugin, provider = run.parts.plugins.provider("agent", agent)
-        self._able = run.parts.agents[agent].capabilities(provider.capabilities)
+        self._plugin, _ = run.parts.plugins.provider("agent", agent)
+        self._able = run.parts.plugins.capabilities(agent, run.parts.agents[agent])
         self._final: Finished | Failed | None = None
         self._tools: dict[str, tuple[ToolCall, Span, int]] = {}
         self._job: Job | None = None
@@ -208,7 +208,9 @@ class AttemptRunner:
     async def _follow(self, request: Request, server: AskServer | None) -> None:
         run, host = self.run, request.host
         assert isinstance(host, AgentHost)
-        async with Watch(run.parts.agents[self.agent], request, host, run.parts.halt) as watch:
+        async with Watch(
+            run.parts.agents[self.agent], request, host, run.parts.halt, deadline=run.parts.plugins.deadline
+        ) as watch:
             consent = Consent(run, self.agent, self.iteration, watch, server)
             try:
                 async for event in watch:

@@ -212,7 +212,7 @@ def _promises(policy: str, plugins: Plugins) -> AbstractSet[str]:
 
 
 def _able(name: str, agent: Agent, plugins: Plugins) -> AbstractSet[str]:
-    return agent.capabilities(plugins.provider("agent", name)[1].capabilities)
+    return plugins.capabilities(name, agent)
 
 
 def _words(ruling: Ruling) -> str:

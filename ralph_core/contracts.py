@@ -275,7 +275,10 @@ class Agent(Provided, ABC):
 
     @abstractmethod
     def probe(self) -> Probe:
-        """Look for the program, its version and its credentials. Quick (≤ 10 s), spends nothing, never raises."""
+        """Look for the program, its version and its credentials. Quick (≤ 10 s), spends nothing, never raises.
+
+        One that takes longer than `plugins.deadline` is not usable.
+        """
 
     def capabilities(self, declared: AbstractSet[str]) -> AbstractSet[str]:
         """What it can do as it is set up; `declared` is what its provider says. To be overridden where settings decide."""
@@ -323,17 +326,23 @@ class CommandAgent(Agent):
             return
         final = False
         async for line in process.lines():
-            for event in self.parse(line):
+            for event in _several(self.parse(line), "parse"):
                 if not final:  # the first final event is the last word, whatever else is printed
                     yield event
                 final = final or isinstance(event, (Finished, Failed))
         end = await process.wait()
-        for event in self.finish(end):
+        for event in _several(self.finish(end), "finish"):
             if not final:
                 yield event
             final = final or isinstance(event, (Finished, Failed))
         if not final:
             yield Failed(FailureKind.CRASH, f"no final event, {end.words}{tail_of(end.stderr)}")
+
+
+def _several(answer: Iterable[Event], method: str) -> Iterable[Event]:
+    if not isinstance(answer, Iterable):
+        raise TypeError(f"{method} answered {answer!r:.80}, not an Iterable of events")
+    return answer
 
 
 def tail_of(stderr: str, *, limit: int = 300) -> str:
@@ -394,6 +403,11 @@ class Anchor:
 
 class CheckpointStore(Provided, ABC):
     """Keeps the state of runs, and snapshots of the workspace. All methods raise `StoreError` when they can't."""
+
+    deadline: ClassVar[float] = 60.0
+    """Seconds within which a method has to answer; what takes longer fails the run, by name."""
+    files_deadline: ClassVar[float] = 3600.0
+    """The same for methods that work with the workspace's files, or with many runs: `snapshot`, `restore`, `prune`, ..."""
 
     @abstractmethod
     def claim(self, run: str) -> Lease:

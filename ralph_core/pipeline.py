@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .bounds import unrun
 from .contracts import AuditSink
 from .records import AuditRecord
 from .spill import Spill
@@ -219,9 +220,11 @@ class Pipeline:
             source.taken()
         self._changed.notify_all()
 
-    def _guard(self, call: Callable[[], None]) -> bool:
+    def _guard(self, call: Callable[[], object]) -> bool:
         try:
-            call()
+            nothing = unrun(call())
+            if nothing:
+                raise TypeError(f"it answered {nothing}, so nothing was done")
         except BaseException as error:  # whatever a sink raises ends in its own account, and nowhere else
             self.account.error = self._words(f"{type(error).__name__}: {error}")
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from .contracts import Command, Provider, Section
+from .bounds import Hung, bounded, unrun
+from .contracts import Agent, Command, Probe, Provider, Section
 from .conventions import ANSWER
 from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
@@ -39,12 +41,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class PluginChoice:
-    """Which plugins take part: all, less `disable`; or, with `allow`, those alone. `require` must be in good order."""
+    """Which plugins take part: all, less `disable`; or, with `allow`, those alone. `require` must be in good order.
+
+    Each of their calls may take `deadline` seconds.
+    """
 
     disable: frozenset[str] = frozenset()
     require: frozenset[str] = frozenset()
     allow: frozenset[str] | None = None
     strict: bool = False
+    deadline: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Plugins:
     )
     watch: Callable[[Sequence[HookCall]], None] = lambda _calls: None
     """Told of every call of a hook: one entry for each implementation that was asked."""
+    deadline: float = PluginChoice.deadline
+    """Seconds that a call of a plugin's code may take."""
 
     # --- calls ---
 
@@ -99,7 +107,9 @@ class Plugins:
                 if name is None:
                     continue
                 if name not in candidates:
-                    raise self.fault(impl.plugin_name, f"ralph_choose_agent answered {name!r}, not one of {candidates}")
+                    raise self.fault(
+                        impl.plugin_name, f"ralph_choose_agent answered {_shown(name)}, not one of {candidates}"
+                    )
                 return str(name)
         return candidates[0]
 
@@ -119,7 +129,8 @@ class Plugins:
             for impl in implementations:
                 answer = ask(impl, {"command": command, "state": state})
                 if answer is not None and not isinstance(answer, Command):
-                    raise self.fault(impl.plugin_name, f"ralph_prepare_command answered {type(answer).__name__}")
+                    what = f"ralph_prepare_command answered {_shown(answer)}, not a Command or None"
+                    raise self.fault(impl.plugin_name, what)
                 command = answer or command
         if wrap and implementations and command.argv == bare.argv:
             what = "ralph_prepare_command has put no sandbox around the command (security.sandbox_enabled)"
@@ -135,7 +146,8 @@ class Plugins:
                     try:
                         return FailureKind(kind)
                     except ValueError:
-                        raise self.fault(impl.plugin_name, f"ralph_classify_failure answered {kind!r}") from None
+                        what = f"ralph_classify_failure answered {_shown(kind)}, not a FailureKind or None"
+                        raise self.fault(impl.plugin_name, what) from None
         return failure.kind
 
     # --- providers ---
@@ -157,7 +169,7 @@ class Plugins:
         plugin, provider = self.provider(kind, name)
         settings = self.settings(kind, name, section, sources)
         try:
-            built = _imported(provider.factory)(settings, context)
+            built = bounded(lambda: _imported(provider.factory)(settings, context), self.deadline)
         except (KeyboardInterrupt, UserError):
             raise
         except BaseException as error:
@@ -166,13 +178,40 @@ class Plugins:
             raise self.fault(plugin, f"{provider.factory} made a {type(built).__name__}, not a {base.__name__}")
         return built
 
+    def probe(self, name: str, agent: Agent) -> Probe:
+        """What an agent says of itself. Raises `PluginFault`."""
+        plugin, _ = self.provider("agent", name)
+        try:
+            probe = bounded(agent.probe, self.deadline)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self.fault(plugin, f"the probe of agent {name!r} {_did(error)}") from error
+        if not isinstance(probe, Probe):
+            raise self.fault(plugin, f"the probe of agent {name!r} answered {_shown(probe)}, not a Probe")
+        return probe
+
+    def capabilities(self, name: str, agent: Agent) -> AbstractSet[str]:
+        """What an agent can do as it is set up. Raises `PluginFault`."""
+        plugin, provider = self.provider("agent", name)
+        try:
+            able = bounded(lambda: agent.capabilities(provider.capabilities), self.deadline)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self.fault(plugin, f"the capabilities of agent {name!r} {_did(error)}") from error
+        if not isinstance(able, AbstractSet):
+            raise self.fault(plugin, f"the capabilities of agent {name!r} are {_shown(able)}, not a set")
+        return able
+
     def settings_model(self, kind: str, name: str) -> Any:
         """The pydantic model of a provider's section, or None. Raises `PluginFault` if it can't be loaded."""
         plugin, provider = self.provider(kind, name)
         if provider.settings is None:
             return None
         try:
-            return _imported(provider.settings)
+            path = provider.settings
+            return bounded(lambda: _imported(path), self.deadline)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -233,13 +272,13 @@ class Plugins:
         answer: Any = None
         started = time.time_ns()
         try:
-            answer = impl.function(*(arguments[name] for name in impl.argnames))
+            answer = bounded(lambda: impl.function(*(arguments[name] for name in impl.argnames)), self.deadline)
             return answer
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             failure = error
-            raise self.fault(impl.plugin_name, f"{hook} raised {_words(error)}") from error
+            raise self.fault(impl.plugin_name, f"{hook} {_did(error)}") from error
         finally:
             ended, version = time.time_ns(), self.version(impl.plugin_name)
             said = {ANSWER: None if failure else _brief(answer)}
@@ -252,7 +291,7 @@ class Plugins:
     def _checked(self, plugin: str, hook: str, answer: Any, wanted: type[Any]) -> list[Any]:
         if isinstance(answer, Sequence) and all(isinstance(item, wanted) for item in answer):
             return list(answer)
-        raise self.fault(plugin, f"{hook} answered {answer!r:.80}, not a sequence of {wanted.__name__}")
+        raise self.fault(plugin, f"{hook} answered {_shown(answer)}, not a sequence of {wanted.__name__}")
 
     def _adopt(self, row: PluginRow, plugin: object) -> PluginRow:
         """Register a loaded plugin and take in what it declares; raises whatever is wrong with it, leaving no trace."""
@@ -298,7 +337,7 @@ def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], No
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RalphSpec)
-    plugins = Plugins(manager)
+    plugins = Plugins(manager, deadline=choice.deadline)
     if watch is not None:
         plugins.watch = watch
     found = _entry_points()
@@ -323,9 +362,7 @@ def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], No
 def _load(plugins: Plugins, row: PluginRow, load: Callable[[], Any], *, strict: bool) -> PluginRow:
     started = time.perf_counter()
     try:
-        plugin = load()
-        if isinstance(plugin, type):
-            plugin = plugin()
+        plugin = bounded(lambda: _loaded(load), plugins.deadline)
         row = replace(row, load_ms=(time.perf_counter() - started) * 1000)
         return plugins._adopt(row, plugin)  # noqa: SLF001 - this function is the other half of the class
     except KeyboardInterrupt:
@@ -335,6 +372,11 @@ def _load(plugins: Plugins, row: PluginRow, load: Callable[[], Any], *, strict: 
             raise
         load_ms = (time.perf_counter() - started) * 1000
         return replace(row, status="error", error=_words(error), load_ms=load_ms)
+
+
+def _loaded(load: Callable[[], Any]) -> Any:
+    plugin = load()
+    return plugin() if isinstance(plugin, type) else plugin
 
 
 def _entry_points() -> list[Any]:
@@ -417,5 +459,16 @@ def _brief(answer: Any) -> str:
     return str(len(answer)) if isinstance(answer, Sequence) else type(answer).__name__
 
 
+def _shown(answer: Any) -> str:
+    """A wrong answer, for a message."""
+    return unrun(answer) or f"{answer!r:.80}"
+
+
+def _did(error: BaseException) -> str:
+    return str(error) if isinstance(error, Hung) else f"raised {_words(error)}"
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, Hung):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
+from .bounds import unrun
 from .contracts import LimitPolicy
 from .conventions import MOMENT, POLICY, VERDICT
 from .plugins import HookCall, Plugins
@@ -114,7 +115,7 @@ class Policies:
         if answer.raised is not None:
             error = f"policy {name!r} raised {type(answer.raised).__name__}: {answer.raised}"
         elif not isinstance(answer.value, (Allow, Ask, Deny, Pause, Stop)):
-            error = f"policy {name!r} answered {answer.value!r:.80}, which is no verdict"
+            error = f"policy {name!r} answered {unrun(answer.value) or format(repr(answer.value), '.80')}, which is no verdict"
         calls.append(self._call(name, plugin, moment, answer, error))
         if error is not None:
             raise self._plugins.fault(plugin, error)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import conventions as names
 from .audit import AuditTrail
 from .contracts import Agent, CheckpointStore, Lease, Snapshot
-from .errors import RalphError, StoreError
+from .errors import StoreError
 from .events import ToolCall
 from .interrupts import Interrupts
 from .moments import MomentLog
@@ -108,8 +107,7 @@ class Run:
         self.note(**changes)
         started, error = time.time_ns(), None
         try:
-            with self._the_store():
-                self.parts.store.save(self.state, self.parts.lease, durable=durable)
+            self.parts.store.save(self.state, self.parts.lease, durable=durable)
         except Exception as raised:
             error = raised
             raise
@@ -121,18 +119,6 @@ class Run:
         plugin = self._plugin_of_store
         version = self.parts.plugins.version(plugin)
         return {names.STORE: self.parts.settings.store, names.PLUGIN: plugin, names.VERSION: version}
-
-    @contextmanager
-    def _the_store(self) -> Iterator[None]:
-        """What a store raises that is no `StoreError` is a fault of its plugin, and stops the run by its name."""
-        try:
-            yield
-        except RalphError:
-            raise
-        except Exception as error:
-            name = self.parts.settings.store
-            plugin = self._plugin_of_store
-            raise self.parts.plugins.fault(plugin, f"store {name!r} raised {type(error).__name__}: {error}") from error
 
     def save_now_and_then(self) -> None:
         """Save if that was long ago: the time of a run that is killed in a long iteration counts against its budget."""
@@ -150,8 +136,7 @@ class Run:
                 "checkpoint", plugin=self._plugin_of_store, capability="store", number=number
             ) as pair,
         ):
-            with self._the_store():
-                snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
+            snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
             if snapshot is not None:
                 pair.message = snapshot.ref
                 span.set_attribute(names.REF, snapshot.ref)
@@ -174,8 +159,7 @@ class Run:
 
     async def _fingerprint(self) -> str | None:
         try:
-            with self._the_store():
-                return await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
+            return await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
         except StoreError:
             return (
                 ""  # what is not known is not the same as before; and what is wrong with the store, the next save says

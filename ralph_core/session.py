@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .audit import Selected
+from .bounds import to_the_end
 from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
 from .environment import environment_of, withheld
 from .errors import AgentUnavailable, PluginFault, UnknownName, UserError
+from .guarded import guarded
 from .meter import complaint, overshoot
 from .plugins import KINDS
 from .probes import Probes
@@ -46,30 +47,24 @@ class Session(Ground):
 
     def store(self) -> CheckpointStore:
         """Build the checkpoint store that the settings choose."""
-        return self._built("store", self.settings.store, CheckpointStore)  # type: ignore[type-abstract]
+        name = self.settings.store
+        plugin, _ = self.plugins.provider("store", name)
+        store = self._built("store", name, CheckpointStore)  # type: ignore[type-abstract]
+        return guarded(store, plugin, name, self.plugins)
 
     def probe(self, name: str) -> Probe:
         """What an agent says of itself; one that can't even be built is missing for that reason."""
         try:
-            return self._probed(name, self.agent(name))
+            return self.plugins.probe(name, self.agent(name))
         except Exception as error:
             return Probe(missing=(str(error),))
-
-    def _probed(self, name: str, agent: Agent) -> Probe:
-        try:
-            probe = agent.probe()
-        except Exception as error:
-            plugin, _ = self.plugins.provider("agent", name)
-            what = f"the probe of agent {name!r} raised {type(error).__name__}: {error}"
-            raise self.plugins.fault(plugin, what) from error
-        return probe
 
     def _seen(self, name: str, agent: Agent | None) -> Probe:
         """The probe for a start, which may be a kept one; `agent` is None for one that need not be there."""
         try:
             built = agent or self.agent(name)
             version = self.plugins.version(self.plugins.provider("agent", name)[0])
-            return self._probes.of(name, built, version, lambda: self._probed(name, built))
+            return self._probes.of(name, built, version, lambda: self.plugins.probe(name, built))
         except Exception as error:
             if agent is not None:
                 raise
@@ -122,7 +117,7 @@ class Session(Ground):
         active = {name for name, _, _ in policies}
         said: list[str | None] = []
         for name, agent in agents.items():
-            able = agent.capabilities(self.plugins.provider("agent", name)[1].capabilities)
+            able = self.plugins.capabilities(name, agent)
             if told := complaint(name, able, active):
                 if self.settings.budget.unmetered == "refuse":
                     raise UserError(told, mend="choose another agent, or set budget.unmetered: allow")
@@ -189,7 +184,7 @@ class Session(Ground):
             return self._start_apart(text)
         task, words = read_task(text, self._prompt_path())
         cast, notes = self._keeping()
-        return self._told(asyncio.run(Sitting(self, cast, task, words, [*_size(words), *notes]).sit()))
+        return self._told(to_the_end(Sitting(self, cast, task, words, [*_size(words), *notes]).sit()))
 
     def _keeping(self) -> tuple[Cast, list[str]]:
         """The cast; what was asked of programs for it is kept as soon as the run begins."""
@@ -258,7 +253,7 @@ class Session(Ground):
             notes.append("the prompt has changed since the run started: the new one is used")
         cast, more = self._keeping()
         notes = [*notes, *_size(words), *more]
-        return self._told(asyncio.run(Sitting(self, cast, task, words, notes).sit(state, rollback=rollback)))
+        return self._told(to_the_end(Sitting(self, cast, task, words, notes).sit(state, rollback=rollback)))
 
     def _told(self, account: Account) -> Account:
         """The account, after the command `on_done` was told of it; with a note if that went wrong."""

@@ -64,6 +64,9 @@ class PluginSettings(BaseModel):
     """Plugins that are not to be loaded."""
     require: Names = ()
     """Plugins without which a run must not start."""
+    deadline: float = Field(default=30.0, gt=0)
+    """Seconds that a plugin may take to be loaded, to build something, to probe an agent, to answer a hook, or to read on
+    in an agent's output."""
 
 
 class GateSettings(BaseModel):

@@ -8,18 +8,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
 from .approvals import Book
 from .audit import AuditTrail, Selected, unfinished
+from .bounds import bounded
 from .consent import askers
-from .contracts import Agent, CheckpointStore, Lease, LimitPolicy
+from .contracts import Agent, AuditSink, CheckpointStore, Lease, LimitPolicy
 from .diagnosis import diagnose
 from .environment import fetch_keys
-from .errors import StoreError, UserError, WorkspaceBusy
+from .errors import PluginFault, StoreError, UserError, WorkspaceBusy
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
@@ -303,8 +304,11 @@ class Sitting:
         """Have each sink mend what a kill has left behind; one that can't will fail again when it is written to."""
         for each in self.cast.sinks:
             try:
-                self.notes += [f"audit sink {each.name}: {note}" for note in each.sink.recover()]
-            except Exception as error:
+                found = bounded(each.sink.recover, self.ground.plugins.deadline)
+                self.notes += [f"audit sink {each.name}: {note}" for note in found]
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # also SystemExit, and a hang
                 self.notes.append(f"audit sink {each.name} could not be looked after: {type(error).__name__}: {error}")
 
     def _trace_sinks(self, sinks: Sequence[SinkAccount], closing: int, telemetry: Telemetry) -> None:
@@ -401,8 +405,10 @@ class Sitting:
         for each in self.cast.sinks:
             if each.anchors:
                 try:
-                    past = list(each.sink.query(AuditFilter(run=run)))
-                except Exception:  # a sink that fails must not keep a run from going on
+                    past = bounded(partial(_all_of, each.sink, run), self.ground.plugins.deadline)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:  # a sink that fails, or hangs, must not keep a run from going on
                     past = []
                 self._written[each.name] = past[-1].seq if past else 0
                 waiting = waiting_in(path_of(self.ground.home / "runs" / run, each.name))
@@ -485,6 +491,10 @@ def _archive(folder: Path, words: str, task: Task) -> None:
         write_atomically(path, words.encode())
 
 
+def _all_of(sink: AuditSink, run: str) -> list[AuditRecord]:
+    return list(sink.query(AuditFilter(run=run)))
+
+
 def _abandon(trail: AuditTrail, record: AuditRecord) -> None:
     """End a pair that was begun in an earlier sitting."""
     trail.iteration = record.iteration
@@ -515,7 +525,7 @@ def changed_files(store: CheckpointStore, run: str) -> Sequence[str] | None:
     """What the run changed, or None if the store can't say: the account does not depend on it."""
     try:
         return store.changed_files(run)
-    except StoreError:
+    except (StoreError, PluginFault):
         return None
 
 

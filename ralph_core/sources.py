@@ -184,8 +184,13 @@ def plugin_choice(sources: Sources, env: Mapping[str, str], *, disabled: tuple[s
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SettingsError(f"{sources.origin(('plugins', key))}: plugins.{key} has to be a list of plugin names")
         lists[key] = frozenset(names)
+    deadline = table.get("deadline", PluginChoice.deadline)
+    if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or not 0 < deadline < float("inf"):
+        place = sources.origin(("plugins", "deadline"))
+        raise SettingsError(f"{place}: plugins.deadline: {deadline!r} is not valid", mend="a number greater than 0")
     allow = env.get("RALPH_PLUGINS")
     return PluginChoice(
+        deadline=float(deadline),
         disable=lists["disable"] | set(disabled),
         require=lists["require"],
         allow=None if allow is None else frozenset(name.strip() for name in allow.split(",") if name.strip()),

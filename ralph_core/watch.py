@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .approvals import Asked
+from .bounds import AtMost, Hung, unrun
 from .contracts import Agent, Command, Process, Request, SpawnError
 from .errors import RalphError
 from .events import Event, Failed, FailureKind, Finished
@@ -51,6 +52,10 @@ class AgentHost:
     async def start(self, command: Command) -> Process:
         if self.job is not None:
             raise SpawnError("an attempt is one process: this one has been started already")
+        if not isinstance(command, Command):
+            raise TypeError(
+                f"{unrun(command) or format(repr(command), '.80')} is to be started, which is not a Command"
+            )
         prepared = self._prepare(command)
         self.job = await self._supervisor.start(prepared, output=self._output, limits=self._limits, words=self._words)
         self._spawned(self.job)
@@ -60,30 +65,45 @@ class AgentHost:
 class Watch:
     """An agent at work, as an asynchronous context: iterate over it for events (None: a tick). No process survives it."""
 
-    def __init__(self, agent: Agent, request: Request, host: AgentHost, halt: Interrupts) -> None:
+    def __init__(self, agent: Agent, request: Request, host: AgentHost, halt: Interrupts, *, deadline: float) -> None:
         self._agent, self._request, self._host, self._halt = agent, request, host, halt
+        self._moving = AtMost(deadline)
         self._mail: deque[Event | Asked] = deque()
         self._arrived, self._read = asyncio.Event(), asyncio.Event()
         self._started = self._last_event = self._ticked = time.monotonic()
         self._final_at: float | None = None
-        self._abrupt = False
+        self._abrupt = self._over = False
         self._held, self._held_since = 0, 0.0
 
     async def __aenter__(self) -> Watch:
         self._halt.listeners.add(self._arrived)
+        self._moving.__enter__()
+        self._beat()
         self._pump_task = asyncio.create_task(self._pump())
+        self._pump_task.add_done_callback(lambda _task: self._arrived.set())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._halt.listeners.discard(self._arrived)
-        if self._host.job is not None:
-            await self._host.job.stop(now=self._abrupt)
-        self._pump_task.cancel()
-        await asyncio.gather(self._pump_task, return_exceptions=True)
+        try:
+            if self._host.job is not None:
+                await self._host.job.stop(now=self._abrupt)
+            self._over = True
+            self._pump_task.cancel()
+            # An adapter that does not heed that is left behind; what it raises now is not heeded either.
+            await asyncio.wait([asyncio.gather(self._pump_task, return_exceptions=True)], timeout=LINGER)
+        finally:
+            self._heart.cancel()
+            self._moving.__exit__(None, None, None)
         if self._host.recorder is not None:
             self._host.recorder.close()
+
+    def _beat(self) -> None:
+        """Show that the adapter gives way to others: what holds the loop for too long is interrupted."""
+        self._moving.beat()
+        self._heart = asyncio.get_running_loop().call_later(TICK, self._beat)
 
     def kill(self) -> None:
         """Let the end of the context be abrupt: the agent gets no time to end in its own way."""
@@ -141,18 +161,26 @@ class Watch:
     async def _pump(self) -> None:
         """Move the agent's events into the mailbox; what its adapter raises becomes a failure of the agent."""
         try:
-            async for event in self._agent.run(self._request):
+            events = self._agent.run(self._request)
+            if not isinstance(events, AsyncIterable):
+                return self._fail(f"the adapter's run answered {unrun(events) or repr(events)}, not an AsyncIterator")
+            async for event in events:
+                if not isinstance(event, Event):
+                    return self._fail(f"the adapter reported {event!r:.80}, not an Event")
                 while len(self._mail) >= MAILBOX:
                     self._read.clear()
                     await self._read.wait()
                 self._take(event)
         except RalphError:  # a hook or the store on the way to the process: no fault of this agent
             raise
-        except Exception as error:
-            if self._final_at is None:
-                self._take(Failed(FailureKind.INVALID_OUTPUT, f"the adapter raised {type(error).__name__}: {error}"))
-        finally:
-            self._arrived.set()
+        except BaseException as error:  # also SystemExit: an adapter does not end the process, its attempt has failed
+            if self._over or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+                raise
+            did = str(error) if isinstance(error, Hung) else f"raised {type(error).__name__}: {error}"
+            self._fail(f"the adapter {did}")
+
+    def _fail(self, words: str) -> None:
+        self._take(Failed(FailureKind.INVALID_OUTPUT, words))
 
     def _take(self, event: Event) -> None:
         if self._final_at is not None:  # the first final event is the end: nothing after it counts

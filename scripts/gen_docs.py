@@ -1,25 +1,27 @@
 """Writes the reference pages that come from the code: `python scripts/gen_docs.py`, or `--check` to say which are stale."""
 
-import runpy
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 from typing import Any, get_args
 
 import typer
 from pydantic import BaseModel
 
 from ralph_core import contracts
+from ralph_core.cli import GRACE
 from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import application
 from ralph_core.cli.config import docstrings
+from ralph_core.pipeline import CLOSING
 from ralph_core.plugins import KINDS, PluginChoice, build_manager
 from ralph_core.settings import Settings
 from ralph_core.sources import ENVIRONMENT
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-REFERENCE = runpy.run_path(str(Path(__file__).with_name("gen_reference.py")))
+REFERENCE = run_path(str(Path(__file__).with_name("gen_reference.py")))
 """The pages for authors of plugins."""
 OURS = ("ralph-core", "ralph-claude", "ralph-gemini", "ralph-qchat", "ralph-acp", "ralph-codex", "ralph-opencode")
 
@@ -68,6 +70,41 @@ AGENTS_HEAD = """\
 As each plugin declares it; `ralph agents` prints the same of what is installed. USAGE says when tokens are known, so whether
 `max_tokens` and `max_cost` can hold in the middle of an iteration.
 
+"""
+FAULTS_HEAD = """\
+# How a plugin fails, and what the user sees
+
+A line for each place where a run calls a plugin's code, a column for what may go wrong there. Each cell is a test of
+`tests/test_faults.py`, which reads the same table as this page is made of.
+
+"""
+FAULTS_TAIL = """
+## How long a plugin may take
+
+Nothing that hangs holds a run for ever. What takes longer is a fault as in the column "does not come back":
+
+| What | Seconds | Set by |
+|---|---|---|
+| to be loaded, to build a provider, `probe`, `capabilities`, each hook, `AuditSink.recover` and `query` before a run | {deadline:g} | the user: `plugins.deadline` |
+| an agent's adapter, between two awaits: in `command`, `parse`, `finish` | {deadline:g} | the user: `plugins.deadline` |
+| an agent that waits and says nothing | {silence:g} | the user: `timeout_per_iteration` |
+| `LimitPolicy.judge` | {policy:g} | the plugin: `LimitPolicy.deadline` |
+| a store's `claim`, `save`, `load`, `runs`, `history`, `anchor` | {store:g} | the plugin: `CheckpointStore.deadline` |
+| what a store does with files: `snapshot`, `restore`, `prune`, ... | {files:g} | the plugin: `CheckpointStore.files_deadline` |
+| `AuditSink.write`, `flush` | no bound: each sink has a thread of its own | for a sink in `audit_required`, the user: `audit_deadline` |
+| all sinks together, at the end of a run | {closing:g} | |
+| threads and `atexit` functions, once Ralph is through | {grace:g} | |
+
+A hang is ended by an exception (a `BaseException`) in the plugin's code, or, where that has a thread of its own, by leaving the thread
+behind. A loop in C that never returns to Python can be interrupted in neither way: then `kill -9` is left, after which
+`ralph resume` goes on.
+
+## More
+
+- An agent event whose type is none of Ralph's is a fault of the adapter, too: the attempt has failed.
+- `auto` passes over an agent that can't be probed; `ralph doctor` says why.
+- A failing `LimitPolicy.judge` stops the run: policies fail closed.
+- With `RALPH_STRICT_PLUGINS=1` what is raised while a plugin is loaded is shown with its traceback.
 """
 
 
@@ -156,10 +193,32 @@ def agents_page() -> str:
     return page
 
 
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def faults_page() -> str:
+    table = run_path(str(DOCS.parent / "tests" / "faults" / "table.py"))
+    faults, effects = table["FAULTS"], table["EFFECTS"]
+    rows = [("", *faults.values()), ("---",) * (len(faults) + 1)]
+    rows += [(f"`{place}`", *(cells[fault] for fault in faults)) for place, cells in table["TABLE"].items()]
+    page = FAULTS_HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
+    page += "".join(f"- **{word}**: {meaning}.\n" for word, meaning in effects.items())
+    return page + FAULTS_TAIL.format(
+        deadline=Settings.model_fields["plugins"].default.deadline,
+        silence=Settings.model_fields["timeout_per_iteration"].default,
+        policy=contracts.LimitPolicy.deadline,
+        store=contracts.CheckpointStore.deadline,
+        files=contracts.CheckpointStore.files_deadline,
+        closing=CLOSING,
+        grace=GRACE,
+    )
+
+
 PAGES = {
     "reference/settings.md": settings_page,
     "reference/agents.md": agents_page,
     **REFERENCE["PAGES"],
+    "reference/faults.md": faults_page,
 }
 
 

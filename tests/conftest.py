@@ -353,6 +353,20 @@ def lasting_ralph(tmp_path_factory):
     yield from used(Ralph(tmp_path_factory.mktemp("lasting")))
 
 
+@pytest.fixture(scope="module")
+def lasting_ralphs(tmp_path_factory):
+    """Makes as many of them as are asked for."""
+    made = []
+
+    def make(name):
+        made.append(used(Ralph(tmp_path_factory.mktemp(name))))
+        return next(made[-1])
+
+    yield make
+    for each in made:
+        next(each, None)
+
+
 def used(ralph):
     yield ralph
     for screen in ralph.screens:

@@ -556,7 +556,7 @@ class TestLoopHooks:
             ("sections-raise", "ralph_prompt_sections raised ValueError: boom"),
             ("sections-nonsense", "ralph_prompt_sections answered ['words'], not a sequence of Section"),
             ("prepare-raises", "ralph_prepare_command raised ValueError: boom"),
-            ("prepare-nonsense", "ralph_prepare_command answered list"),
+            ("prepare-nonsense", "ralph_prepare_command answered ['/bin/sh', "),
             ("classify-raises", "ralph_classify_failure raised ValueError: boom"),
             ("classify-nonsense", "ralph_classify_failure answered 'bad luck'"),
         ],
@@ -565,7 +565,8 @@ class TestLoopHooks:
         agent = acme.agent("exit 1")
         done = acme.run(agent, env={"ACME": does})
         assert done.returncode == 1
-        assert f"failed: plugin 'acme' (ralph-acme 1.2.3): {words} (by acme)" in done.stdout
+        assert f"failed: plugin 'acme' (ralph-acme 1.2.3): {words}" in done.stdout
+        assert " (by acme)\n" in done.stdout
         assert agent.calls <= 1
         stems = [type_.rpartition(".") for type_ in acme.types()]
         started = sorted(stem for stem, _, end in stems if end == "started")

@@ -267,16 +267,16 @@ class TestStart:
 
     def loaded(self, code, tmp_path):
         """Top-level names of the modules that are loaded when the code has run."""
-        report = "import sys; print('\\n' + ' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+        report = "print('\\n' + ' '.join(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)"
         done = subprocess.run(
-            [sys.executable, "-c", f"try:\n    {code}\nexcept SystemExit:\n    pass\n{report}"],
+            [sys.executable, "-c", f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{report}"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        return set(done.stdout.splitlines()[-1].split())
+        return set(done.stderr.splitlines()[-1].split())
 
     def test_version(self, tmp_path):
         loaded = self.loaded("from ralph_core.cli import main; main(['--version'])", tmp_path)

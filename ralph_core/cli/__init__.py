@@ -5,7 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
+
+GRACE = 2.0
+"""Seconds that what plugins have left at work has to end, once Ralph is through."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,7 +26,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.disable()
     from .app import run_app
 
-    sys.exit(run_app(with_command(arguments)))
+    code = 1
+    try:
+        code = run_app(with_command(arguments))
+    finally:
+        _cut_off_later(code)
+    sys.exit(code)
+
+
+def _cut_off_later(code: int) -> None:
+    """Let what plugins leave behind, threads and functions for the end, not keep the process from ending with its code."""
+    threading.Thread(target=_cut_off, args=(code,), daemon=True).start()
+
+
+def _cut_off(code: int) -> None:
+    threading.main_thread().join()  # until the interpreter begins to end, and waits for other threads
+    time.sleep(GRACE)
+    left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    words = f"threads of plugins: {', '.join(left)}" if left else "what plugins do at the end"
+    sys.stderr.write(f"ralph: cut off after {GRACE:g} s: {words}\n")
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _open_streams() -> None:

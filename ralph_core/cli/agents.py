@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ralph_core.contracts import Agent, Capability, Provider
-from ralph_core.plugins import build_manager
 from ralph_core.sources import environment, gather, plugin_choice
 from ralph_core.verdicts import ExitCode
 
-from .common import say, say_json, table
+from .common import load_plugins, say, say_json, table
 
 COLUMNS = {
     "TOOLS": Capability.TOOLS,
@@ -31,7 +30,7 @@ def show(overrides: Mapping[str, Any], *, config: Path | None, no_plugin: Sequen
     """Print a row for every agent, usable here or not."""
     env = environment()
     choice = plugin_choice(gather(overrides, env, config=config), env, disabled=tuple(no_plugin))
-    found = build_manager(choice).providers["agent"]
+    found = load_plugins(choice).providers["agent"]
     if as_json:
         say_json([_object(plugin, provider) for _, (plugin, provider) in sorted(found.items())])
         return ExitCode.COMPLETED

@@ -23,6 +23,7 @@ from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import Holder, WorkspaceLock, is_held
 
 from .common import printable, say, say_json, session
+from .output import stdout
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
@@ -60,7 +61,7 @@ def query(
     if form == "json":
         say_json({"run": run, "records": [fields_of(record) for record in records], "next": after})
     elif form == "csv":
-        _write_csv(records, sys.stdout)
+        _write_csv(records, stdout())
     else:
         for record in records:
             say(_line(record))
@@ -176,10 +177,10 @@ def _written(output: Path | None) -> Iterator[IO[str]]:
     """The stream to write to: standard output, or a new file that only its owner can read."""
     if output is None:
         try:
-            yield sys.stdout
-            sys.stdout.flush()
+            yield stdout()
+            stdout().flush()
         except BrokenPipeError:  # `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
         return
     try:
         with open(output, "w", encoding="utf-8", newline="", opener=_private) as stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from ralph_core.workspace import Holder, WorkspaceLock
 
 from .common import printable, say, say_json, session, table
 from .display import since
+from .output import stdout
 
 if TYPE_CHECKING:
     from ralph_core.contracts import Snapshot
@@ -59,7 +59,7 @@ def diff(ref: str, other: str | None, overrides: Mapping[str, Any], *, config: P
     here = session(overrides, config=config)
     there, ref = _full(here, ref)
     changes = there.store().diff(ref, _full(here, other)[1] if other is not None else None)
-    sys.stdout.buffer.write(changes)
+    stdout().buffer.write(changes)
     return ExitCode.COMPLETED
 
 

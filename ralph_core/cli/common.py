@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ralph_core.plugins import HookCall, Plugins, build_manager
+from ralph_core.plugins import HookCall, PluginChoice, Plugins, build_manager
 from ralph_core.sources import environment, gather, plugin_choice
+
+from .output import reserve, stdout
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
@@ -22,15 +23,20 @@ def session(
     config: Path | None,
     no_plugin: Sequence[str] = (),
     given: Mapping[str, Any] | None = None,
+    like: Session | None = None,
 ) -> Session:
-    """A session from the command line, the environment and the settings file. Raises `UserError`."""
+    """A session from the command line, the environment and the settings file. Raises `UserError`.
+
+    `like` is one that this process has had before: by now plugins may have changed environment and working directory.
+    """
     from ralph_core.session import Session
     from ralph_core.settings import settings_from
 
-    env, cwd = environment(), Path.cwd()
+    env, cwd = (like.env, like.cwd) if like is not None else (environment(), Path.cwd())
+    config = config and Path(cwd, config)
     sources = gather(overrides, env, config=config, cwd=cwd)
     calls: list[HookCall] = []
-    plugins = build_manager(plugin_choice(sources, env, disabled=tuple(no_plugin)), calls.extend)
+    plugins = load_plugins(plugin_choice(sources, env, disabled=tuple(no_plugin)), calls.extend)
     settings = settings_from(sources)
     _check_sections(plugins, settings, sources)
     if given is None:
@@ -45,6 +51,12 @@ def session(
         sources=sources,
         reload=lambda: settings_from(gather(overrides, env, config=config, cwd=cwd)),
     )
+
+
+def load_plugins(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], None] | None = None) -> Plugins:
+    """`build_manager`, with standard output kept from the plugins."""
+    reserve()
+    return build_manager(choice, watch)
 
 
 def _check_sections(plugins: Plugins, settings: Any, sources: Any) -> None:
@@ -63,7 +75,7 @@ def printable(text: str) -> str:
 
 def say(line: str = "", stream: TextIO | None = None) -> None:
     """Print a line for a person, whatever characters the terminal can show; when nobody reads it any more, do nothing."""
-    stream = stream or sys.stdout
+    stream = stream or stdout()
     encoding = stream.encoding or "utf-8"
     try:
         print(line.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ralph_core.errors import UserError
 from ralph_core.verdicts import ExitCode
 
-from .common import printable, say
+from .common import load_plugins, printable, say
+from .output import stdout
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
@@ -150,14 +151,14 @@ def _usable(workspace: Path) -> list[str]:
 
 def _session(workspace: Path) -> Session:
     """A session without the settings file: it may be broken, and be about to be written anew."""
-    from ralph_core.plugins import build_manager
     from ralph_core.session import Session
     from ralph_core.settings import settings_from
     from ralph_core.sources import Sources, environment, plugin_choice
 
     env, sources = environment(), Sources({"workspace": str(workspace)})
-    plugins = build_manager(plugin_choice(sources, env))
-    return Session(settings_from(sources), plugins, env, Path.cwd(), given={})
+    cwd = Path.cwd()
+    plugins = load_plugins(plugin_choice(sources, env))
+    return Session(settings_from(sources), plugins, env, cwd, given={})
 
 
 def _agent_line(agents: Sequence[str]) -> str:
@@ -180,7 +181,7 @@ def _gate_lines(commands: Sequence[str]) -> str:
 
 def _agreed(question: str) -> bool:
     """What a person says; yes when there is nobody to ask."""
-    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin is not None and sys.stdin.isatty() and stdout().isatty()):
         return True
     import typer
 

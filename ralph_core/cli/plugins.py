@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ralph_core.plugins import PluginRow, build_manager
+from ralph_core.plugins import PluginRow
 from ralph_core.sources import environment, gather, plugin_choice
 from ralph_core.verdicts import ExitCode
 
-from .common import printable, say, say_json, table
+from .common import load_plugins, printable, say, say_json, table
 
 
 def show(
@@ -26,7 +26,7 @@ def show(
     """Print a row for every plugin. With `check`, exit code 1 if one is broken."""
     env = environment()
     sources = gather(overrides, env, config=config)
-    rows = build_manager(plugin_choice(sources, env, disabled=tuple(no_plugin))).rows
+    rows = load_plugins(plugin_choice(sources, env, disabled=tuple(no_plugin))).rows
     if as_json:
         say_json([{**asdict(row), "provides": [f"{kind} {name}" for kind, name in row.provides]} for row in rows])
     else:

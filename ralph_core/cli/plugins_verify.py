@@ -14,10 +14,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from ralph_core.errors import UnknownName, UserError
-from ralph_core.plugins import PluginChoice, PluginRow, build_manager
+from ralph_core.plugins import PluginChoice, PluginRow
 from ralph_core.verdicts import ExitCode
 
-from .common import printable, say, say_json
+from .common import load_plugins, printable, say, say_json
 
 PATIENCE = 900.0
 """Seconds for all rules together; each has time limits of its own."""
@@ -37,7 +37,7 @@ def verify(name: str, *, as_json: bool) -> int:
     """Print the verdict on a plugin; exit code 1 if a rule does not hold. Raises `UserError` without pytest."""
     if find_spec("pytest") is None:
         raise UserError("the kit needs pytest, which is not installed", mend="pip install 'ralph-core[testing]'")
-    rows = {row.name: row for row in build_manager(PluginChoice()).rows}
+    rows = {row.name: row for row in load_plugins(PluginChoice()).rows}
     if name not in rows:
         raise UnknownName("plugin", name, rows)
     from ralph_core.testing.installed import left_out

@@ -70,7 +70,7 @@ def resume(
     config = config or (Path(given["config"]) if given.get("config") else None)
     no_plugin = given["no_plugin"] = [*given.get("no_plugin", ()), *no_plugin]
     flags = {name: value for name, value in given.items() if name not in ("config", "no_plugin")}
-    here = session(flags, config=config, no_plugin=no_plugin, given=given)
+    here = session(flags, config=config, no_plugin=no_plugin, given=given, like=before)
     with _observed(here, shown):
         account = here.resume(run, saved, rollback=rollback)
     return _tell(account, shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ralph_core.verdicts import ExitCode
 
 from .common import printable, say, say_json, session
 from .display import clock
+from .output import stdout
 from .page import redactor, write_page
 from .spanwords import duration, is_call, remark, title, went_wrong
 
@@ -46,10 +46,10 @@ def show(
 
         write_page(html, page(run, tops, redactor(here)))
     else:
-        terminal = sys.stdout.isatty()
+        terminal = stdout().isatty()
         width = max(NARROWEST, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
         plain = not terminal or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        fancy = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        fancy = (stdout().encoding or "").lower().replace("-", "") == "utf8"
         for line in Drawing(tops, width=width, colours=not plain, fancy=fancy, everything=everything).lines(run):
             say(line)
     return ExitCode.COMPLETED

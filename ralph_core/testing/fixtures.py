@@ -94,6 +94,7 @@ def ralph_here(
     """Runs `ralph` with these arguments in the scratch repository, in this process: what it does can be debugged."""
     from ralph_core.cli import with_command
     from ralph_core.cli.app import run_app
+    from ralph_core.cli.output import release
 
     monkeypatch.chdir(scratch_repository)
     for name in [name for name in os.environ if name.startswith(("RALPH_", "OTEL_"))]:
@@ -102,7 +103,10 @@ def ralph_here(
 
     def run(*arguments: str) -> Ran:
         capsys.readouterr()
-        code = run_app(with_command(list(arguments)))
+        try:
+            code = run_app(with_command(list(arguments)))
+        finally:
+            release()
         said = capsys.readouterr()
         return Ran(int(code), said.out, said.err)
 
