@@ -87,16 +87,23 @@ def _fill(tar: tarfile.TarFile, home: Path, store: CheckpointStore) -> dict[str,
 
 
 def _content(home: Path, store: CheckpointStore, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of every file: the states, then what the store packs, then the account."""
-    account = home / "audit"
-    for path in _files(home):
-        if not path.is_relative_to(account):
-            yield f"state/{path.relative_to(home).as_posix()}", path
+    """Name and path of every file: the states, then what the store packs, then the account and the rest.
+
+    What the store has packed under the name of a file takes its place: a database that is copied while it is written is torn.
+    """
+    yield from _below("state", home, home / "runs")
     store.pack(scratch)
-    for path in _files(scratch):
-        yield f"store/{path.relative_to(scratch).as_posix()}", path
-    for path in _files(account):
-        yield f"state/{path.relative_to(home).as_posix()}", path
+    packed = dict(_below("store", scratch, scratch))
+    yield from packed.items()
+    for name, path in _below("state", home, home):
+        if not path.is_relative_to(home / "runs") and name.replace("state/", "store/", 1) not in packed:
+            yield name, path
+
+
+def _below(kind: str, top: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name in the backup, and path, of the files below `folder`."""
+    for path in _files(folder):
+        yield f"{kind}/{path.relative_to(top).as_posix()}", path
 
 
 def _files(folder: Path) -> Iterator[Path]:

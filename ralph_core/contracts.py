@@ -473,7 +473,8 @@ class CheckpointStore(Provided, ABC):
     def pack(self, folder: Path) -> None:
         """For a backup: write what is kept outside of the state directory as files into the empty `folder`.
 
-        The files of the state directory are in the backup anyway.
+        The files of the state directory are in the backup anyway. One of its top that would be torn if it were copied while a
+        run writes (a database) is packed, too: written under its own name, it takes the place of that copy.
         """
 
     def unpack(self, folder: Path) -> None:

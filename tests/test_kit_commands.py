@@ -76,13 +76,30 @@ class TestNew:
         assert done.returncode == 0, done.stdout
         assert f"✓ {NAMES[kind]} (ralph-{NAMES[kind].replace('_', '-')} 0.1.0) holds what it has to" in done.stdout
 
-    def test_is_complete(self, ralph, made):
-        package = made("agent")
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_is_complete(self, ralph, made, kind):
+        """With a README that says how it is used, what CI runs, and the pin; and nothing is left of the template."""
+        package = made(kind)
         files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
-        assert {"README.md", ".gitignore", ".github/workflows/test.yml", "src/ralph_acme/py.typed"} <= files
+        module = f"ralph_{NAMES[kind].replace('-', '_')}"
+        assert {"README.md", ".gitignore", ".github/workflows/test.yml", f"src/{module}/py.typed"} <= files
+        assert any(name.startswith("tests/test_") for name in files)
         assert not [
             path for path in package.rglob("*") if path.is_file() and "$" in path.read_text().replace("${{", "")
         ]
+        project = (package / "pyproject.toml").read_text()
+        major, minor = version("ralph-core").split(".")[:2]
+        assert f'"ralph-core>={major}.{minor},<{major}.{int(minor) + 1}"' in project
+        steps = (package / ".github/workflows/test.yml").read_text()
+        assert all(words in steps for words in ("pip install -e '.[test]'", "ruff check", "mypy", "pytest"))
+        assert package.name in (package / "README.md").read_text()
+
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "commands"])
+    def test_says_which_contract_it_was_made_for(self, ralph, made, kind):
+        from ralph_core import CONTRACT_VERSION
+
+        (module,) = (made(kind) / "src").iterdir()
+        assert f'RALPH_CONTRACT = "{CONTRACT_VERSION}"' in (module / "plugin.py").read_text()
 
     def test_a_store_that_was_made_keeps_a_run(self, ralph, made):
         made("store")

@@ -1,6 +1,8 @@
 """For each rule of each contract of the kit: what has exactly that one fault fails that test, with what to mend, and no other."""
 
+import ast
 import fcntl
+import inspect
 import json
 import os
 import subprocess
@@ -11,7 +13,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from ralph_core import CONTRACT_VERSION, __version__
+from ralph_core import (
+    CONTRACT_VERSION,
+    Agent,
+    AuditSink,
+    CheckpointStore,
+    CommandAgent,
+    LimitPolicy,
+    __version__,
+)
 from ralph_core.cli.plugins_new import SKELETON, _words, _write
 from ralph_core.testing.agents import AgentContract
 from ralph_core.testing.packages import PluginContract
@@ -40,6 +50,7 @@ AGENTS = {
     "call_twice": ("tool_results_belong_to_calls", "'t1' (shell) is reported twice"),
     "shrinking_usage": ("usage_of_a_message_never_shrinks", "the usage of message 'm1' went down"),
     "remembers": ("a_second_attempt_starts_afresh", "forget in `begin`"),
+    "begins_once": ("a_second_attempt_starts_afresh", "forget in `begin`"),
     "hates_garbage": ("survives_garbage", "lines that mean nothing"),
     "hates_half_a_line": ("survives_half_a_line_at_the_end", "half of the last line"),
     "hates_bytes": ("survives_invalid_utf8", "bytes that are no UTF-8"),
@@ -53,6 +64,10 @@ AGENTS = {
     "leaves_a_process": ("can_be_stopped_in_the_middle", "processes were left"),
     "shows_too_much": ("capabilities_are_those_that_are_observed", "drift: done shows session, which is not declared"),
     "promises_too_much": ("capabilities_are_those_that_are_observed", "drift: cost, quota is declared"),
+    "is_set_up_for_more": (
+        "capabilities_are_those_that_are_observed",
+        "drift: asks is declared, and no scenario shows it",
+    ),
     "has_no_model": ("capabilities_are_those_that_are_observed", "drift: model is declared"),
     "takes_servers_in_secret": ("capabilities_are_those_that_are_observed", "drift: done shows mcp"),
 }
@@ -76,8 +91,16 @@ STORES = {
     "writes_in_two_steps": ("survives_kill_9", "at no instant may it be half there"),
     "prunes_live_runs": ("prune_keeps_live_runs", "has forgotten a run that has not ended"),
     "miscounts": ("prune_keeps_live_runs", "return how many were forgotten"),
+    "keeps_no_head": ("heads_of_the_account_are_kept", "call super().anchor(state, lease)"),
+    "forgets_the_head": ("heads_of_the_account_are_kept", "answer an Anchor for each head that was kept"),
+    "packs_nothing": ("a_backup_can_be_put_back", "write in `pack` what is kept outside of the state directory"),
+    "packs_no_files": ("a_backup_can_be_put_back", "write the snapshots in `pack`"),
+    "unpacks_once": ("unpack_can_be_repeated", "leave what is here already and is the same"),
+    "unpacks_over_all": ("unpack_overwrites_nothing", "compare before anything is written"),
+    "has_another_word_for_a_contradiction": ("unpack_overwrites_nothing", "raise UserError, with what is in the way"),
     "promises_snapshots": ("snapshots_are_declared", "drift: the capability snapshots is declared"),
     "hides_snapshots": ("snapshots_are_declared", "drift: the capability snapshots is not declared"),
+    "gives_another_name": ("snapshots_have_a_history", "each with a ref of its own"),
     "history_backwards": ("snapshots_have_a_history", "oldest first"),
     "restores_for_good": ("files_are_put_back", "restore took no snapshot of what was there"),
     "restores_nothing_elsewhere": ("files_are_put_elsewhere", "write them all"),
@@ -90,9 +113,11 @@ SINKS = {
     "cleans_up": ("keeps_hard_content", "these fields are otherwise: message"),
     "begins_anew": ("goes_on_after_reopening", "three records, and three by the next instance"),
     "closes_what_is_not_open": ("can_be_closed_without_a_write", "let flush and close do nothing before"),
+    "flushes_what_is_not_there": ("can_be_closed_without_a_write", "let flush and close do nothing before"),
     "counts_on_records": ("an_empty_batch_is_nothing", "an empty batch raised IndexError"),
     "keeps_it_to_itself": ("what_was_flushed_outlives_kill_9", "records were flushed when kill -9 came, and 0 are there"),
     "mends_what_is_whole": ("recovery_says_what_was_done", "nothing was there to be mended"),
+    "says_it_dropped_something": ("what_was_dropped_is_said", "answer None for a run of which all records are there"),
     "can_be_asked_in_secret": ("query_is_what_is_declared", "drift: the capability query is not declared"),
     "heeds_no_limit": ("queries_are_answered", "the query {'limit': 3}"),
     "writes_lines_of_its_own": ("lines_are_kept_to_the_byte", "keep AuditRecord.line as it is"),
@@ -162,6 +187,12 @@ CONTRACTS = {
     "sink": AuditSinkContract,
     "policy": LimitPolicyContract,
     "plugin": PluginContract,
+}
+BASES = {
+    "agent": (Agent, CommandAgent),
+    "store": (CheckpointStore,),
+    "sink": (AuditSink,),
+    "policy": (LimitPolicy,),
 }
 CASES = [(kind, fault, *case) for kind, faults in KINDS.items() for fault, case in faults.items()]
 CASES += [("plugin", name, *case[1:]) for name, case in PLUGINS.items() if case[1]]
@@ -258,7 +289,7 @@ def test_fails_its_rule_and_no_other(outcomes, kind, fault, rule, says):
 
 @pytest.mark.parametrize("kind", CONTRACTS)
 def test_what_has_no_fault_fails_nothing(outcomes, kind):
-    names = {"store": ("none", "none_of_files"), "plugin": ("good",)}.get(kind, ("none",))
+    names = {"store": ("none", "none_of_files", "none_away"), "plugin": ("good",)}.get(kind, ("none",))
     assert [outcomes(kind)[name] for name in names] == [{}] * len(names)
 
 
@@ -268,9 +299,23 @@ def test_every_rule_has_a_fault_that_breaks_it(kind):
     assert {rule for each, _, rule, _ in CASES if each == kind} == rules
 
 
+@pytest.mark.parametrize(("kind", "base"), [(kind, base) for kind, bases in BASES.items() for base in bases])
+def test_every_method_of_a_base_class_has_a_rule(kind, base):
+    """Each public method is done wrong by some faulty class, which fails one rule by it."""
+    wrong = {
+        method.name
+        for each in ast.walk(ast.parse((FAULTS / f"{kind}_faults.py").read_text()))
+        if isinstance(each, ast.ClassDef)
+        for method in each.body
+        if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    methods = {name for name, value in vars(base).items() if inspect.isfunction(value) and not name.startswith("_")}
+    assert methods <= wrong
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_faulty_class_is_looked_at(outcomes, kind):
-    known = {*KINDS[kind], "none", "none_of_files", *ELSEWHERE.get(kind, ())}
+    known = {*KINDS[kind], "none", "none_of_files", "none_away", *ELSEWHERE.get(kind, ())}
     assert set(outcomes(kind)) <= known
     assert set(KINDS[kind]) <= set(outcomes(kind))
 

@@ -13,6 +13,7 @@ A sink without the capability `query` needs another way to see what it took: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,6 +170,26 @@ class AuditSinkContract:
             f"nothing was there to be mended, and recover() answered {done!r}",
             mend="answer what was mended, in words; () if nothing was",
         )
+
+    def test_what_was_dropped_is_said(self, opened: Opener) -> None:
+        """`dropped` is None for a run of which all records are there; of one that was pruned, its last record, or None."""
+        sink, old = opened(), records(3, day=1)
+        sink.write([*old, *records(3, run=1, day=23)])
+        sink.flush()
+        holds(
+            sink.dropped(run_id(0)) is None,
+            f"nothing was dropped, and dropped() answers {sink.dropped(run_id(0))!r}",
+            mend="answer None for a run of which all records are there",
+        )
+        with suppress(NotImplementedError):  # there is a rule for that
+            sink.prune("2025-11-20T00:00:00Z")
+        told = sink.dropped(run_id(0))
+        holds(
+            told is None or (told.seq, told.hash, bool(told.where)) == (3, old[-1].hash, True),
+            f"the run was pruned up to record 3, and dropped() answers {told!r}",
+            mend="answer number and hash of the last record that was dropped, and why in words",
+        )
+        sink.close()
 
     # --- what is declared ---
 

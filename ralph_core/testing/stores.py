@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from ralph_core import backup
 from ralph_core.contracts import Capability, CheckpointStore, Context, Lease, Provider, Saved, Snapshot
-from ralph_core.errors import LeaseLost, RalphError
+from ralph_core.errors import LeaseLost, RalphError, UserError
 from ralph_core.testing.killed import in_another_process
 from ralph_core.testing.rules import Named, broken, built, clean_env, context_in, found, holds
 from ralph_core.testing.values import ended_state, fresh_state, long_state, rich_state, run_id, unknown_state
@@ -61,9 +62,20 @@ class CheckpointStoreContract:
         return {}
 
     @pytest.fixture
+    def settings_elsewhere(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """To be overridden where `settings` name a place outside of the workspace: those of another machine."""
+        return settings
+
+    @pytest.fixture
     def opened(self, settings: Mapping[str, Any], tmp_path: Path) -> Opener:
         provider = found("store", self.provider)
         return Opener(provider, settings, context_in(tmp_path / "place", clean_env(tmp_path / "place")))
+
+    @pytest.fixture
+    def elsewhere(self, opened: Opener, settings_elsewhere: Mapping[str, Any], tmp_path: Path) -> Opener:
+        """Opens the store in another workspace, as on another machine."""
+        place = tmp_path / "elsewhere"
+        return Opener(opened.provider, settings_elsewhere, context_in(place, clean_env(place)))
 
     @pytest.fixture
     def store(self, opened: Opener) -> CheckpointStore:
@@ -293,6 +305,98 @@ class CheckpointStoreContract:
             mend="keep the newest `keep` of the ended runs, and return how many were forgotten",
         )
 
+    # --- the account, and backups ---
+
+    def test_heads_of_the_account_are_kept(self, store: CheckpointStore, opened: Opener) -> None:
+        """What `anchor` was given is among the `anchors` of the run, for another instance, too; and it is the state that loads."""
+        lease = store.claim(run_id(0))
+        store.save(rich_state(step=1), lease)
+        state = replace(rich_state(step=2), audit_seq=99, audit_hash="cd" * 32)
+        store.anchor(state, lease)
+        holds(
+            store.load(run_id(0)).state == state,
+            "the state that anchor was given is not the one that loads",
+            mend="save the state in anchor, too: leave it to the base class, or call super().anchor(state, lease)",
+        )
+        kept = [(each.seq, each.hash) for each in opened().anchors(run_id(0)) if each.where]
+        holds(
+            (99, "cd" * 32) in kept,
+            f"of the account's head, number 99, anchors() answers {kept}",
+            mend="answer an Anchor for each head that was kept, with the place in words; the base class reads the state's",
+        )
+
+    def test_a_backup_can_be_put_back(
+        self, store: CheckpointStore, opened: Opener, elsewhere: Opener, tmp_path: Path
+    ) -> None:
+        """What `ralph backup` makes and puts back in another place has every run and snapshot, and a run can go on there."""
+        taken = self._taken(store, opened)
+        states = [ended_state(1), replace(rich_state(0), snapshot=taken.ref if taken else None)]
+        for state in states:
+            store.save(state, store.claim(state.run))
+        path, into = tmp_path / "backup", elsewhere.context.workspace
+        backup.create(path, opened.context.workspace, opened.context.home, store)
+        backup.restore(path, elsewhere.context.home, elsewhere())
+        there = elsewhere()
+        holds(
+            set(there.runs()) == {state.run for state in states}
+            and all(there.load(state.run).state == state for state in states),
+            f"of the runs {sorted(store.runs())}, after a backup and its restore in another place: {sorted(there.runs())}, or "
+            "their states are others",
+            mend="write in `pack` what is kept outside of the state directory, and take it in again in `unpack`",
+        )
+        if taken is not None:
+            mend = "write the snapshots in `pack`, and take them in again in `unpack`"
+            history = [each.ref for each in there.history(run_id(0))]
+            holds(history == [taken.ref], f"of the snapshot {taken.ref}, the backup has {history}", mend=mend)
+            there.restore(taken.ref, into)
+            holds(_files(into) == FILES, "of a snapshot, the backup has not all files", mend=mend)
+        there.save(rich_state(step=9), there.claim(run_id(0)))
+
+    def test_unpack_can_be_repeated(
+        self, store: CheckpointStore, opened: Opener, elsewhere: Opener, tmp_path: Path
+    ) -> None:
+        """A restore that was cut short begins again: what `unpack` has taken in already is no contradiction."""
+        self._taken(store, opened)
+        folder = tmp_path / "packed"
+        folder.mkdir()
+        store.pack(folder)
+        elsewhere().unpack(folder)
+        try:
+            elsewhere().unpack(folder)
+        except Exception as error:
+            broken(
+                f"unpacked twice, unpack raised {type(error).__name__}: {error}",
+                mend="leave what is here already and is the same",
+            )
+
+    def test_unpack_overwrites_nothing(
+        self, store: CheckpointStore, opened: Opener, elsewhere: Opener, tmp_path: Path
+    ) -> None:
+        """A run that is there already in another state stays as it is: `unpack` raises `UserError`, or does not touch it."""
+        self._taken(store, opened)
+        folder = tmp_path / "packed"
+        folder.mkdir()
+        store.pack(folder)
+        there = elsewhere()
+        self._taken(there, elsewhere, {"README": b"other words\n"}, step=8)
+        before = there.load(run_id(0)).state, [each.ref for each in there.history(run_id(0))]
+        try:
+            elsewhere().unpack(folder)
+        except UserError:
+            pass
+        except Exception as error:
+            broken(
+                f"what is here contradicts the backup, and unpack raised {type(error).__name__}: {error}",
+                mend="raise UserError, with what is in the way, and what to do",
+            )
+        there = elsewhere()
+        after = there.load(run_id(0)).state, [each.ref for each in there.history(run_id(0))]
+        holds(
+            before == after,
+            "unpack has changed a run that was there already",
+            mend="compare before anything is written, and raise UserError where a run is another one",
+        )
+
     # --- files ---
 
     def test_snapshots_are_declared(self, store: CheckpointStore, opened: Opener) -> None:
@@ -400,9 +504,11 @@ class CheckpointStoreContract:
         )
 
     @staticmethod
-    def _taken(store: CheckpointStore, opened: Opener, files: Mapping[str, bytes] = FILES) -> Snapshot | None:
+    def _taken(
+        store: CheckpointStore, opened: Opener, files: Mapping[str, bytes] = FILES, *, step: int = 7
+    ) -> Snapshot | None:
         """A snapshot of the workspace with these files."""
-        state = rich_state()
+        state = rich_state(step=step)
         _write(opened.context.workspace, files)
         lease = store.claim(state.run)
         store.save(state, lease)

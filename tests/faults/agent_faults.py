@@ -195,6 +195,20 @@ class Test_remembers(Base):
                 yield replace(event, text=f"event {self.seen}") if isinstance(event, Finished) else event
 
 
+class Test_begins_once(Base):
+    class agent(AcmeAgent):
+        said = None
+
+        def begin(self, request):
+            self.said = [] if self.said is None else self.said
+
+        def parse(self, line):
+            for event in super().parse(line):
+                if isinstance(event, Text):
+                    self.said.append(event.text)
+                yield Finished(" ".join(self.said)) if isinstance(event, Finished) else event
+
+
 class Test_hates_garbage(Base):
     class agent(AcmeAgent):
         def parse(self, line):
@@ -289,6 +303,12 @@ class Test_shows_too_much(Base):
 class Test_promises_too_much(Base):
     able = ABLE | {"cost", "quota"}
     agent = AcmeAgent
+
+
+class Test_is_set_up_for_more(Base):
+    class agent(AcmeAgent):
+        def capabilities(self, declared):
+            return declared | {"asks"}
 
 
 class Test_has_no_model(Base):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from ralph_acme.sink import AcmeSink
 
-from ralph_core import AuditFilter, Provider
+from ralph_core import Anchor, AuditFilter, Provider
 from ralph_core.testing.sinks import AuditSinkContract
 from ralph_core.testing.values import run_id
 
@@ -70,6 +70,18 @@ class Test_closes_what_is_not_open(Base):
             self.stream.close()
 
 
+class Test_flushes_what_is_not_there(Base):
+    class sink(AcmeSink):
+        last = ()
+
+        def write(self, batch):
+            super().write(batch)
+            self.last = batch or self.last
+
+        def flush(self):
+            self.last[-1]
+
+
 class Test_counts_on_records(Base):
     class sink(AcmeSink):
         def write(self, batch):
@@ -97,6 +109,12 @@ class Test_mends_what_is_whole(Base):
     class sink(AcmeSink):
         def recover(self):
             return ("all is well",)
+
+
+class Test_says_it_dropped_something(Base):
+    class sink(AcmeSink):
+        def dropped(self, run):
+            return Anchor(1, "0" * 64, "rotated")
 
 
 class Test_can_be_asked_in_secret(Base):

@@ -3,14 +3,16 @@
 The store that is made worse is the one that `ralph plugins new acme --kind store` writes; where files matter, Ralph's own.
 """
 
+import shutil
 import sqlite3
 import time
 from contextlib import suppress
 from dataclasses import replace
 
+import pytest
 from ralph_acme.store import AcmeStore
 
-from ralph_core import Lease, LeaseLost, Provider, Saved, StoreError, UnknownName
+from ralph_core import Lease, LeaseLost, Provider, Saved, StoreError, UnknownName, UserError
 from ralph_core.builtin.git import GitStore
 from ralph_core.testing.stores import CheckpointStoreContract
 from ralph_core.testing.values import fresh_state
@@ -198,6 +200,65 @@ class Test_miscounts(Base):
             return 0
 
 
+class Test_keeps_no_head(Base):
+    class store_class(AcmeStore):
+        def anchor(self, state, lease):
+            pass
+
+
+class Test_forgets_the_head(Base):
+    class store_class(AcmeStore):
+        def anchors(self, run):
+            return ()
+
+
+class Away(Base):
+    """Kept in the workspace, outside of the state directory."""
+
+    @pytest.fixture
+    def settings(self):
+        return {"path": "states.db"}
+
+
+class Test_none_away(Away):
+    store_class = AcmeStore
+
+
+class Test_packs_nothing(Away):
+    class store_class(AcmeStore):
+        def pack(self, folder):
+            pass
+
+
+class Test_packs_no_files(Git):
+    class store_class(GitStore):
+        def pack(self, folder):
+            pass
+
+
+class Test_unpacks_once(Away):
+    class store_class(AcmeStore):
+        def unpack(self, folder):
+            if self.runs():
+                raise UserError("there is something here already")
+            super().unpack(folder)
+
+
+class Test_unpacks_over_all(Away):
+    class store_class(AcmeStore):
+        def unpack(self, folder):
+            shutil.copyfile(folder / self.path.name, self.path)
+
+
+class Test_has_another_word_for_a_contradiction(Away):
+    class store_class(AcmeStore):
+        def unpack(self, folder):
+            try:
+                super().unpack(folder)
+            except UserError as error:
+                raise StoreError("there is another one") from error
+
+
 class Test_promises_snapshots(Base):
     able = ("snapshots",)
     store_class = AcmeStore
@@ -206,6 +267,14 @@ class Test_promises_snapshots(Base):
 class Test_hides_snapshots(Git):
     able = ()
     store_class = GitStore
+
+
+class Test_gives_another_name(Git):
+    class store_class(GitStore):
+        def snapshot(self, state, lease):
+            taken = super().snapshot(state, lease)
+            second = (self.context.workspace / "README").read_bytes() == b"1\n"
+            return replace(taken, ref=f"{taken.ref}~") if second else taken
 
 
 class Test_history_backwards(Git):

@@ -25,8 +25,11 @@ class Copilot(ralph.CommandAgent):
         return ralph.Command(argv, request.env, str(request.workspace), stdin=request.prompt.encode())
 
     def parse(self, line):
-        entry = json.loads(line) if line.startswith(b"{") and line.endswith(b"}") else {}
-        kind, data = entry.get("type"), entry.get("data", {})
+        try:
+            entry = json.loads(line)
+            kind, data = entry["type"], entry.get("data", {})
+        except (ValueError, TypeError, KeyError):  # whatever else it prints means nothing
+            return
         if kind == "assistant.message" and data["content"]:
             self.answer = data["content"]
             yield ralph.Text(self.answer)

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -13,14 +13,12 @@ from ralph_core import (
     Context,
     Lease,
     LeaseLost,
-    Provider,
     RunState,
     Saved,
     StoreError,
     UnknownName,
     UserError,
     dump_state,
-    hookimpl,
     parse_state,
 )
 
@@ -57,6 +55,7 @@ class SqliteStore(CheckpointStore):
         return Lease(run, token)
 
     def save(self, state: RunState, lease: Lease, *, durable: bool = True) -> None:
+        _check(state.run)
         if state.run != lease.run:
             raise LeaseLost(f"the lease is for run {lease.run}, not for {state.run}")
         with self._database() as database:  # SQLite makes every transaction durable
@@ -83,6 +82,27 @@ class SqliteStore(CheckpointStore):
         with self._database() as database:
             return database.execute(f"DELETE FROM runs WHERE run IN ({old})", (max(keep, 0),)).rowcount
 
+    def pack(self, folder: Path) -> None:
+        """A copy that is whole, whoever writes meanwhile."""
+        packed = folder / self._path.name
+        with self._database(), closing(sqlite3.connect(self._path)) as whole, closing(sqlite3.connect(packed)) as copy:
+            whole.backup(copy)
+
+    def unpack(self, folder: Path) -> None:
+        path = folder / self._path.name
+        if not path.is_file():  # it was another store that has packed
+            return
+        with closing(sqlite3.connect(path)) as packed:
+            rows = packed.execute("SELECT run, token, state, ended FROM runs").fetchall()
+        with self._database() as database:
+            for row in rows:
+                here = database.execute("SELECT state FROM runs WHERE run = ?", row[:1]).fetchone()
+                if here is not None and here != (row[2],):
+                    raise UserError(
+                        f"run {row[0]} is here already, in another state", mend="restore into another clone"
+                    )
+                database.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", row)
+
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is written when the block ends well, and undone when it does not. Raises `StoreError`."""
@@ -104,15 +124,3 @@ class SqliteStore(CheckpointStore):
 def _check(run: str) -> None:
     if not RUN_ID.fullmatch(run):
         raise UserError(f"{run!r} is not the id of a run", mend="ids look like 20250131-235959-1a2b3c")
-
-
-@hookimpl
-def ralph_checkpoint_stores() -> list[Provider[CheckpointStore]]:
-    return [
-        Provider(
-            "sqlite",
-            "state in an SQLite database, no snapshots",
-            "ralph_sqlite:SqliteStore",
-            "ralph_sqlite:SqliteSettings",
-        )
-    ]

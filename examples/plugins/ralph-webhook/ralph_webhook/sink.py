@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ralph_core import AuditRecord, AuditSink, Provider, hookimpl
+from ralph_core import AuditRecord, AuditSink
 
 
 class WebhookSettings(BaseModel):
@@ -35,8 +35,3 @@ class WebhookSink(AuditSink):
         request = urllib.request.Request(self.settings.url, body, headers)
         with urllib.request.urlopen(request, timeout=self.settings.timeout) as answer:
             answer.read()
-
-
-@hookimpl
-def ralph_audit_sinks() -> list[Provider[AuditSink]]:
-    return [Provider("webhook", "posts records as JSON", "ralph_webhook:WebhookSink", "ralph_webhook:WebhookSettings")]

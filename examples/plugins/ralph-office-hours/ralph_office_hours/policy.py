@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ralph_core import Allow, LimitPolicy, Moment, MomentKind, Pause, Provider, RunState, Verdict, hookimpl
+from ralph_core import Allow, LimitPolicy, Moment, MomentKind, Pause, RunState, Verdict
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -38,13 +38,3 @@ class OfficeHoursPolicy(LimitPolicy):
             return Allow()
         over = datetime.combine(now.date(), self.settings.end, now.tzinfo) + timedelta(seconds=1)
         return Pause(over.timestamp(), f"office hours, until {self.settings.end:%H:%M}")
-
-
-@hookimpl
-def ralph_limit_policies() -> list[Provider[LimitPolicy]]:
-    name = "office_hours"
-    return [
-        Provider(
-            name, "waits in office hours", "ralph_office_hours:OfficeHoursPolicy", "ralph_office_hours:OfficeHours"
-        )
-    ]
