@@ -1,8 +1,6 @@
-"""What a stranger has: the wheels, a package index, and an environment that knows nothing of this repository.
+"""What a stranger has: the wheels, a package index, and an environment that knows nothing of this repository."""
 
-All tests of this folder are one group for xdist, so that what is slow is built once, and not by each worker.
-"""
-
+import fcntl
 import os
 import re
 import shutil
@@ -32,19 +30,16 @@ INSTALLERS = {
 """pip, uv, and pipx, which uses one of them: nothing but what is on the shelf."""
 
 
-def pytest_itemcollected(item):
-    item.add_marker(pytest.mark.xdist_group("packages"))
-
-
 class Place:
     """A home of its own, where programs are looked for in `bins` and among `tools` first, and packages on the shelf alone."""
 
     def __init__(self, home, shelf, *bins, **tools):
         self.home, self.work, own = home, home / "work", home / "tools"
-        self.work.mkdir(parents=True)
-        own.mkdir()
-        for name, path in {"python3": os.path.realpath(sys.executable), **tools}.items():
-            (own / name).symlink_to(path)
+        if not own.exists():
+            self.work.mkdir(parents=True)
+            own.mkdir()
+            for name, path in {"python3": os.path.realpath(sys.executable), **tools}.items():
+                (own / name).symlink_to(path)
         self.env = {
             "PATH": os.pathsep.join([*map(str, bins), str(own), os.environ["PATH"]]),
             "HOME": str(home),
@@ -87,29 +82,64 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def build():
-    """`make build`, but for the folders: (the checkout, where to put the files, **environment)."""
+def once(tmp_path_factory):
+    """Makes a folder once, and not once for each worker: with (its name, what fills it)."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def build(checkout, out, **options):
-        command = [checkout / "scripts/build", out]
-        env = {**os.environ, "VENV": sys.prefix, **options.pop("env", {})}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, **options)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return {path.name: path for path in sorted(out.iterdir())}
+    def once(name, fill):
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
 
+    return once
+
+
+def wheel(project, out):
+    """Build the wheel of a project, as `make build` does."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, project]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="session", name="wheel")
+def _wheel():
+    return wheel
+
+
+def build(checkout, out, *, umask=-1, **env):
+    """`make build`, but for the folder and the environment; the files by their names."""
+    command = [checkout / "scripts/build", out]
+    env = {**os.environ, "VENV": sys.prefix, **env}
+    done = subprocess.run(command, env=env, umask=umask, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name: path for path in sorted(out.iterdir())}
+
+
+@pytest.fixture(scope="session", name="build")
+def _build():
     return build
 
 
 @pytest.fixture(scope="session")
-def built(build, tmp_path_factory):
+def built(once):
     """The wheels and source distributions of all packages, by their file names."""
-    return build(ROOT, tmp_path_factory.mktemp("built"))
+    folder = once("built", lambda folder: build(ROOT, folder))
+    return {path.name: path for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="session")
-def shelf(built, tmp_path_factory):
+def shelf(built, once):
     """A folder with the wheels and with all that they need; without a package index the test is skipped."""
-    folder = tmp_path_factory.mktemp("shelf")
+    return once("shelf", lambda folder: fill_shelf(built, folder))
+
+
+def fill_shelf(built, folder):
     own = [path for name, path in built.items() if name.endswith(".whl")]
     core = next(path for path in own if path.name.startswith("ralph_core-"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", folder, *own, f"{core}[testing]", *TOOLS]
@@ -117,20 +147,22 @@ def shelf(built, tmp_path_factory):
     if done.returncode and any(words in done.stderr for words in UNREACHABLE):
         pytest.skip(f"no package index can be reached: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture(scope="session")
-def clean(shelf, tmp_path_factory):
-    """Makes a place with a fresh virtual environment."""
+def clean(shelf, once):
+    """Makes a place with a fresh virtual environment: with (its name, what is done there first, **programs there)."""
 
-    def clean(name="clean"):
-        home = tmp_path_factory.mktemp(name)
-        done = subprocess.run(
-            [sys.executable, "-m", "venv", home / "venv"], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return Place(home, shelf, home / "venv/bin")
+    def clean(name, prepare=lambda place: None, **tools):
+        def fill(home):
+            done = subprocess.run(
+                [sys.executable, "-m", "venv", home / "venv"], capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            prepare(Place(home, shelf, home / "venv/bin", **tools))
+
+        home = once(name, fill)
+        return Place(home, shelf, home / "venv/bin", **tools)
 
     return clean
 

@@ -3,8 +3,6 @@
 import json
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,23 +15,16 @@ SANDBOX = "ralph_bubblewrap"
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory):
+def examples(once, wheel):
     """The wheels of the example packages."""
-    folder = tmp_path_factory.mktemp("examples")
-    for project in EXAMPLES:
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+    return once("examples", lambda folder: [wheel(project, folder) for project in EXAMPLES])
 
 
 @pytest.fixture(scope="module")
 def installed(clean, examples):
     """A clean environment with Ralph and them, but for the sandbox: that one is in force where it is installed."""
-    place = clean("examples-installed")
-    place.does(
-        "pip", "install", "ralph-core[claude]", *(path for path in examples.iterdir() if SANDBOX not in path.name)
-    )
-    return place
+    wanted = [path for path in examples.glob("*.whl") if SANDBOX not in path.name]
+    return clean("examples-installed", lambda place: place.does("pip", "install", "ralph-core", *wanted))
 
 
 @pytest.fixture

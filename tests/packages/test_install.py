@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,22 +39,24 @@ def change(path, old, new):
 
 
 @pytest.fixture(scope="module")
-def later(built, build, shelf, tmp_path_factory):
+def later(shelf, once, wheel, tmp_path_factory):
     """A shelf on which two later versions of the core have come: one of this minor version, one of the next."""
-    folder = tmp_path_factory.mktemp("later")
-    for path in shelf.iterdir():
-        (folder / path.name).symlink_to(path)
-    for version in ("0.1.1", "0.2.0"):
-        copy = tmp_path_factory.mktemp("copy") / version
-        for name in ("ralph_core", "pyproject.toml", "README.md", "LICENSE"):
-            path = ROOT / name
-            shutil.copytree(path, copy / name) if path.is_dir() else shutil.copy(path, copy / name)
-        change(copy / "ralph_core/__init__.py", "0.1.0", version)
-        if version == "0.2.0":
-            change(copy / "ralph_core/hookspecs.py", "0.1", "0.2")
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, copy]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return {"PIP_FIND_LINKS": str(folder), "UV_FIND_LINKS": str(folder)}
+
+    def fill(folder):
+        for path in shelf.iterdir():
+            (folder / path.name).symlink_to(path)
+        for version in ("0.1.1", "0.2.0"):
+            copy = tmp_path_factory.mktemp(version)
+            for name in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(ROOT / name, copy / name)
+            shutil.copytree(ROOT / "ralph_core", copy / "ralph_core")
+            change(copy / "ralph_core/__init__.py", "0.1.0", version)
+            if version == "0.2.0":
+                change(copy / "ralph_core/hookspecs.py", "0.1", "0.2")
+            wheel(copy, folder)
+
+    folder = str(once("later", fill))
+    return {"PIP_FIND_LINKS": folder, "UV_FIND_LINKS": folder}
 
 
 def section(title):

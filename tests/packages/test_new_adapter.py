@@ -38,22 +38,23 @@ def environment(api):
 
 
 @pytest.fixture(scope="module")
-def place(clean, copilot):
-    """Where somebody has followed the page, with Ralph from the wheels."""
-    place = clean("new-adapter")
-    place.env["PATH"] += f"{os.pathsep}{Path(copilot).parent}"
-    place.does("pip", "install", "ralph-core")
-    with ChatAPI([]) as api:
-        place.follow(PAGE, **environment(api))
-    return place
+def somebody(clean, copilot):
+    """Somebody with Ralph from the wheels, who has followed the page."""
+
+    def follow(place):
+        place.does("pip", "install", "ralph-core")
+        with ChatAPI([]) as api:
+            place.follow(PAGE, **environment(api))
+
+    return clean("new-adapter", follow, copilot=copilot)
 
 
 @pytest.fixture
-def run(place, tmp_path):
+def run(somebody, tmp_path):
     """Run Ralph with it in a workspace."""
 
     def run(api, *arguments):
-        return place(
+        return somebody(
             "ralph",
             "run",
             "-a",
