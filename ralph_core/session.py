@@ -24,7 +24,7 @@ from .records import AuditFilter, AuditRecord
 from .sitting import Account, Cast, Ground, Sitting, changed_files, new_run_id
 from .statefile import loads
 from .workspace import check_workspace, moved
-from .worktrees import Worktree, add, all_of, remove
+from .worktrees import FOLDER, Worktree, add, all_of, base_of, remove
 
 AUTO = "auto"
 AUTO_ORDER = ("claude", "gemini", "q", "kiro", "codex")
@@ -264,14 +264,19 @@ class Session(Ground):
         failure = tell(account.state, account.folder, self.settings.on_done, self.env, self.workspace)
         return replace(account, notes=(*account.notes, failure)) if failure else account
 
-    def preview(self, text: str | None) -> dict[str, Any]:
+    def preview(self, text: str | None, *, worktree: bool = False) -> dict[str, Any]:
         """What `start` would do, by name, after the same checks and without any effect."""
         check_workspace(self.workspace, self.home)
+        apart = {}
+        if worktree:
+            _, commit = base_of(self.workspace, self.env)
+            apart["worktree"] = f"{self.home / FOLDER}/RUN, on a new branch ralph/RUN of commit {commit}"
         task, words = read_task(text, self._prompt_path())
         cast, notes = self.cast()
         notes = [*_size(words), *notes]
         return {
             "workspace": self.workspace,
+            **apart,
             "agents": ", ".join(cast.agents),
             "prompt": f"{task.path or 'from the command line'} ({len(words)} characters, about {tokens_in(words)} tokens)",
             "limits": ", ".join(f"{name} {value}" for name, value in asdict(self.settings.limits).items()),

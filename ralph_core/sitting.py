@@ -85,7 +85,8 @@ class Cast:
 class Ground:
     """What all runs of one workspace stand on.
 
-    An observer with a true attribute `interactive` asks a person itself when it sees a record `approval.started`.
+    An observer with a true attribute `interactive` asks a person itself when it sees a record `approval.started`; one with a
+    method `follow` is handed what gives the state at any time, which is ahead of the last record.
     `given` is what the command line said, for a later resume; `calls` are hook calls made before there was a trace;
     `sources` says of each setting where it was made; `ready` is called when all is put together and the loop begins;
     `named` is the id that a new run gets, if it is given one.
@@ -384,6 +385,8 @@ class Sitting:
 
     async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord], called: Watcher) -> RunState:
         self._loop, parts = loop, loop.run.parts
+        if (follow := getattr(self.ground.observer, "follow", None)) is not None:
+            follow(lambda: loop.run.state)
         attributes = {names.RUN: loop.run.state.run, names.SITTING: loop.run.state.sittings}
         with (
             self._halt.on_signals(reload=self._reload, diagnose=lambda: diagnose(loop.run)),

@@ -41,19 +41,27 @@ class Worktree:
 
 def add(workspace: Path, home: Path, run: str, env: Mapping[str, str]) -> Worktree:
     """Make the worktree of a run, of the commit that is checked out. Raises `UserError`; then nothing is left of it."""
-    prefix = _prefix(workspace, env)
+    prefix, _ = base_of(workspace, env)
     ensure_home(home)
     made = Worktree(run, home / FOLDER / run, home / FOLDER / run / prefix)
     done = _git(workspace, env, "worktree", "add", "-q", "-b", made.branch, os.fspath(made.path), "HEAD")
     if done.returncode:
-        raise UserError(
-            f"no worktree can be made in {workspace}: {_words(done)}", mend="it takes a commit to begin with"
-        )
-    if not made.workspace.is_dir():
-        remove(made, env)
-        raise UserError(f"{workspace} is not in the last commit", mend="commit it, or run without --worktree")
+        raise UserError(f"no worktree can be made in {workspace}: {_words(done)}")
     ensure_home(made.home)
     return made
+
+
+def base_of(workspace: Path, env: Mapping[str, str]) -> tuple[str, str]:
+    """What a worktree is made of: the way from the root to the workspace, and the commit. Raises `UserError` if none can be."""
+    prefix = _prefix(workspace, env)
+    commit = _git(workspace, env, "rev-parse", "--short", "--verify", "HEAD^{commit}")
+    if commit.returncode:
+        raise UserError(
+            f"no worktree can be made in {workspace}: there is no commit yet", mend="commit something first"
+        )
+    if prefix and _git(workspace, env, "cat-file", "-e", f"HEAD:{prefix.rstrip('/')}").returncode:
+        raise UserError(f"{workspace} is not in the last commit", mend="commit it, or run without --worktree")
+    return prefix, commit.stdout.strip()
 
 
 def all_of(workspace: Path, home: Path, env: Mapping[str, str]) -> dict[str, Worktree]:

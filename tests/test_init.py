@@ -110,6 +110,18 @@ class TestFiles:
         assert not (ralph.root / "elsewhere").exists()
 
 
+def test_config_init_writes_the_settings_alone(ralph):
+    ralph.write("Makefile", "test:\n\ttrue\n")
+    done = ralph("config", "init")
+    assert done.returncode == 0, done.stderr
+    assert not (ralph.workspace / "PROMPT.md").exists()
+    assert settings(ralph)["gates"] == [{"command": "make test"}]
+    ralph.settings("max_iteration: 3")
+    assert "kept" in ralph("config", "init").stdout
+    assert ralph("config", "init", "--force", "--yes").returncode == 0
+    assert ralph("config", "check").returncode == 0
+
+
 @pytest.mark.parametrize(("answer", "gates"), [("n", None), ("y", [{"command": "cargo test"}])])
 def test_a_person_is_asked_about_the_gates(ralph, answer, gates):
     ralph.write("Cargo.toml", "")

@@ -1,10 +1,32 @@
 """The live view, on a terminal of 80 columns: the screen is what is compared, not the bytes."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 SAYS = r"printf 'look \033[31mred\033[2J\033]0;title\007 [/x] [bold]\n'; echo 世界"
+SPENDER = """
+from ralph_core import *
+import asyncio
+class Spender(Agent):
+    def probe(self): return Probe()
+    async def run(self, request):
+        yield Started()
+        yield Usage("m", Tokens(input=1000), cost=0.5)
+        for name, tokens, cost in (("more", 2500, 0.75), ("go", 0, 0.0)):
+            while not (request.workspace / name).exists():
+                await asyncio.sleep(0.05)
+            yield Usage(name, Tokens(input=tokens), cost=cost)
+        yield Finished("LOOP_COMPLETE", cost=1.25)
+@hookimpl
+def ralph_agents():
+    return [Provider("spender", "spends", factory=f"{__name__}:Spender", capabilities=frozenset({"usage", "usage-live"}))]
+"""
 WAITS = 'cat > /dev/null; touch begun; while [ ! -e "$here/go" ]; do sleep 0.05; done'
 
 
@@ -112,6 +134,69 @@ class TestPicture:
         assert "  ⚙ Bash make all" in screen.lines
         (ralph.workspace / "go").touch()
         assert screen.end() == 0
+
+    def test_shows_what_is_spent_as_it_is_reported(self, ralph):
+        """No record is made of that, so nothing else would have the picture drawn anew."""
+        ralph.plugin("spender", SPENDER)
+        screen = ralph.on_screen("run", "-a", "spender", "-p", "x", "--max-cost", "2")
+        shown(ralph, screen, "cost", r"^\$0\.5000 of \$2$")
+        (ralph.workspace / "more").touch()
+        now = shown(ralph, screen, "cost", r"^\$1\.2500 of \$2$")
+        assert now["tokens"] == "3,500 of 1,000,000"
+        (ralph.workspace / "go").touch()
+        assert screen.end() == 0
+
+
+def steady(lines):
+    """Lines without what differs from one run to the next: times."""
+    return [re.sub(r"\d+:[\d:]+|\d+\.\d s", "TIME", line) for line in lines]
+
+
+class Tmux:
+    """A terminal of 80 columns in tmux, with a `ralph` on it."""
+
+    def __init__(self, ralph, command, rows):
+        self._tmux = ["tmux", "-S", str(ralph.root / "tmux"), "-f", "/dev/null"]
+        self._env = ralph.env | {"TERM": "xterm-256color"}
+        shell = f"{shlex.join(command)}; exec sleep 60"  # a session without a process would be gone
+        self("new-session", "-d", "-x", "80", "-y", str(rows), "-c", str(ralph.workspace), shell)
+
+    def __call__(self, *words):
+        done = subprocess.run([*self._tmux, *words], env=self._env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def close(self):
+        self("kill-server")
+
+    @property
+    def lines(self):
+        return [line.rstrip() for line in self("capture-pane", "-p").split("\n")[:-1]]
+
+
+def test_in_tmux_it_is_what_it_is_on_a_plain_terminal(ralph):
+    if not shutil.which("tmux") and not os.environ.get("RALPH_TEST_NO_SKIP"):
+        pytest.skip("tmux is not installed")
+    agent = waiting(ralph, SAYS)
+    screen = plan(ralph, agent, "-v", rows=40)
+    shown(ralph, screen, "now", "says: 世界")
+    plain = steady(screen.lines)
+    go(agent)
+    assert screen.end() == 0
+    (agent.folder / "go").unlink()
+    flags = ralph.flags(agent, "-v", task="- [x] one\n- [ ] two\n")
+    tmux = Tmux(ralph, [sys.executable, "-m", "ralph_core", *flags], 40)
+    try:
+        ralph.until(lambda: "says: 世界" in picture(tmux).get("now", ""), limit=60)
+        assert steady(tmux.lines) == plain
+        assert any("look" in line for line in plain), "what is before the agent's own escape codes is still there"
+        assert tmux("display-message", "-p", "#{pane_title}").strip() != "title"
+        assert "\x1b[31m" not in tmux("capture-pane", "-p", "-e")
+        assert max(len(line) for line in plain) <= 80
+    finally:
+        go(agent)
+        ralph.until(lambda: ralph.types()[-1] == "run.finished")
+        tmux.close()
 
 
 class TestElsewhere:

@@ -134,6 +134,48 @@ class TestRun:
         assert path.read_text() == "- [ ] do it\n"
 
 
+def test_a_dry_run_says_where_it_would_be_and_makes_nothing(ralph):
+    before = (ralph.tree(), branches(ralph))
+    done = ralph.run(DONE, "--worktree", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    head = ralph.git("rev-parse", "--short", "HEAD").strip()
+    assert f"{ralph.home}/worktrees/RUN, on a new branch ralph/RUN of commit {head}" in done.stdout
+    assert (ralph.tree(), branches(ralph)) == before
+    ralph.write("new/PROMPT.md", "x\n")
+    start = ("run", "-a", "command", "--command", DONE, "--worktree")
+    for dry in (["--dry-run"], []):
+        ralph.refuses(*start, *dry, "-w", "new", says=["new is not in the last commit", "commit it"])
+    ralph.git("update-ref", "-d", "HEAD")
+    for dry in (["--dry-run"], []):
+        ralph.refuses(*start, *dry, "-p", "x", says=["no worktree can be made", "there is no commit yet"])
+
+
+def test_accounts_of_worktrees_are_verified_with_all_others(ralph):
+    ralph.run(DONE)
+    apart(ralph, DONE)
+    apart(ralph, DONE)
+    runs = [run["run"] for run in json.loads(ralph("runs", "--json").stdout)]
+    done = ralph("audit", "verify", "--all", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [checked["run"] for checked in json.loads(done.stdout)] == sorted(runs)
+    assert all(checked["anchored"] for checked in json.loads(done.stdout))
+    account = trees(ralph)[0] / ".agent/audit/audit.jsonl"
+    account.write_text(account.read_text().replace('"run.started"', '"run.begun"'))
+    done = ralph("audit", "verify", "--all")
+    assert done.returncode == 1
+    assert [line[0] for line in done.stdout.splitlines()] == ["✓", "✗", "✓"]
+    assert done.stdout.splitlines()[1].startswith(f"✗ {trees(ralph)[0].name}")
+
+
+def test_an_account_that_worktrees_share_is_verified_once(ralph):
+    ralph.env["AUDIT_LOG_DIR"] = str(ralph.root / "account")
+    ralph.run(DONE)
+    apart(ralph, DONE)
+    done = ralph("audit", "verify", "--all")
+    assert (done.returncode, done.stdout.count("✓")) == (0, 2), done.stdout
+    assert "without an anchor" not in done.stdout
+
+
 class TestRefusals:
     def test_without_a_repository_or_a_commit(self, ralph):
         (ralph.root / "bare").mkdir()

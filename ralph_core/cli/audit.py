@@ -98,9 +98,13 @@ def tail(run: str | None, count: int, overrides: Mapping[str, Any], *, config: P
 def verify(run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool, all_: bool) -> int:
     """Check the chain of a run's records, or of all runs, against the anchors; exit 1 names the first bad record."""
     here = session(overrides, config=config)
-    here, run = _place(here, run, all_=all_)
-    runs = _all_runs(here) if run is None else [run]
-    results = [_checked(here, each) for each in runs]
+    if all_:  # those in worktrees have accounts of their own
+        apart = here.worktrees()
+        places = {each: apart.get(each, there) for there in (here, *apart.values()) for each in _all_runs(there)}
+        results = [_checked(there, each) for each, there in sorted(places.items())]
+    else:
+        here, run = _run(here, run)
+        results = [_checked(here, run)]
     bad = any(result.problem for result in results)
     if as_json:
         say_json([asdict(result) for result in results])

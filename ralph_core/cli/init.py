@@ -46,8 +46,11 @@ PLACEHOLDER = re.compile(r"no test specified")
 """What `npm init` writes where the test command should be: it fails always."""
 
 
-def write(workspace: Path, *, force: bool, yes: bool) -> int:
-    """Write the files that are not there yet; with `force`, also those that are. Without `yes`, a person is asked first."""
+def write(workspace: Path, *, force: bool, yes: bool, prompt: bool = True) -> int:
+    """Write the files that are not there yet; with `force`, also those that are. Without `yes`, a person is asked first.
+
+    The prompt is left out without `prompt`.
+    """
     if not workspace.is_dir():
         raise UserError(f"workspace {workspace} is not a directory", mend="see --workspace")
     gates = list(gates_of(workspace))
@@ -60,9 +63,11 @@ def write(workspace: Path, *, force: bool, yes: bool) -> int:
     if gates and not yes and not _agreed("use these gates?"):
         gates = []
     settings = SETTINGS.format(agent=_agent_line(agents), gates=_gate_lines([command for command, _ in gates]))
-    for name, words in (("PROMPT.md", PROMPT), ("ralph.yml", settings)):
+    files = {**({"PROMPT.md": PROMPT} if prompt else {}), "ralph.yml": settings}
+    for name, words in files.items():
         _put(workspace / name, words, force=force)
-    say("\nNow describe the task in PROMPT.md, and start with `ralph run`.")
+    if prompt:
+        say("\nNow describe the task in PROMPT.md, and start with `ralph run`.")
     return ExitCode.COMPLETED
 
 

@@ -19,7 +19,7 @@ from .common import printable
 from .display import Display, brief, clock, dollars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
@@ -42,7 +42,7 @@ class LiveDisplay(Display):
 
     def __init__(self, *, verbose: bool) -> None:
         super().__init__(verbose=verbose)
-        self._state: RunState | None = None
+        self._state: Callable[[], RunState] | None = None
         self._tasks: Checklist | None = None
         self._doing, self._since = "begins", time.monotonic()
         self._snapshot_at: float | None = None
@@ -59,7 +59,6 @@ class LiveDisplay(Display):
         threading.Thread(target=self._refresh, name="ralph-live", daemon=True).start()
 
     def __call__(self, record: AuditRecord, state: RunState) -> None:
-        self._state = state
         if record.type in ("iteration.started", "tool.finished", "iteration.finished", "agent.finished"):
             self._tasks = checklist_of(state.task)
         if record.type == "checkpoint.finished":
@@ -71,6 +70,10 @@ class LiveDisplay(Display):
         super().__call__(record, state)
         if record.type in ("approval.finished", "approval.abandoned", "run.started"):
             self._start()
+
+    def follow(self, state: Callable[[], RunState]) -> None:
+        """Where the state is to be had: what is spent, and how long it takes, is shown without waiting for a record."""
+        self._state = state
 
     def close(self) -> None:
         self._over.set()
@@ -111,9 +114,9 @@ class LiveDisplay(Display):
     # --- the picture ---
 
     def _picture(self) -> RenderableType:
-        state = self._state
-        if state is None:
+        if self._state is None:
             return ""
+        state = self._state()
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True, style="dim")
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)

@@ -45,7 +45,7 @@ def start(
         raise UserError("--worktree and --commit both make the branch ralph/RUN", mend="choose one of them")
     here = session(overrides, config=config, no_plugin=no_plugin)
     if here.settings.dry_run:
-        return _preview(here, text)
+        return _preview(here, text, worktree=worktree)
     with _observed(here, shown):
         account = here.start(text, worktree=worktree)
     return _tell(account, shown)
@@ -129,9 +129,9 @@ def _settle() -> None:
     gc.enable()
 
 
-def _preview(here: Session, text: str | None) -> int:
+def _preview(here: Session, text: str | None, *, worktree: bool) -> int:
     """What a run would do, without any effect."""
-    plan = here.preview(text)
+    plan = here.preview(text, worktree=worktree)
     say("Dry run: nothing is started, nothing is written.")
     for name, value in plan.items():
         say(f"  {name:<12} {printable(str(value))}")

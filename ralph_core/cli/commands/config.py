@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Config, Json, Workspace, given
+from .options import Config, Force, Json, Workspace, Yes, given
 
 app = typer.Typer(help="The settings: what holds and why, whether it is valid, what may be set.", no_args_is_help=True)
 
@@ -40,3 +41,11 @@ def config_schema(config: Config = None, workspace: Workspace = None) -> int:
     from ralph_core.cli import config as module
 
     return module.schema(given(workspace=workspace), config=config)
+
+
+@app.command("init")
+def config_init(workspace: Workspace = None, force: Force = False, yes: Yes = False) -> int:
+    """Write a ralph.yml with the agents and the tests that are found here: what `ralph init` does, without the PROMPT.md."""
+    from ralph_core.cli import init as module
+
+    return module.write(Path(workspace or "."), force=force, yes=yes, prompt=False)

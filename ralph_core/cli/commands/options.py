@@ -36,6 +36,8 @@ Events = Annotated[
     bool, typer.Option("--events", help="For programs: every record as a line of JSON, the account last.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, start nothing, write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 RunId = Annotated[str | None, typer.Argument(help="Run id, or its beginning; the latest run without one.")]
 

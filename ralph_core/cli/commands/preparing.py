@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .options import Agent, Config, Json, NoPlugin, Workspace, given
+from .options import Agent, Config, Force, Json, NoPlugin, Workspace, Yes, given
 
 
-def init(
-    workspace: Workspace = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-) -> int:
+def init(workspace: Workspace = None, force: Force = False, yes: Yes = False) -> int:
     """Write a PROMPT.md, and a ralph.yml with the agents and the tests that are found here."""
     from ralph_core.cli import init as module
 
