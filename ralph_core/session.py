@@ -15,13 +15,14 @@ from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
 from .environment import environment_of, withheld
 from .errors import AgentUnavailable, PluginFault, UnknownName, UserError
+from .ground import Account, Cast, Ground
 from .guarded import guarded
 from .meter import complaint, overshoot
 from .plugins import KINDS
 from .probes import Probes
 from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
-from .sitting import Account, Cast, Ground, Sitting, changed_files, new_run_id
+from .sitting import Sitting, changed_files, new_run_id
 from .statefile import loads
 from .workspace import check_workspace, moved
 from .worktrees import FOLDER, Worktree, add, all_of, base_of, remove

@@ -5,113 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import conventions as names
 from .approvals import Book
-from .audit import AuditTrail, Selected, unfinished
-from .bounds import bounded
+from .bookkeeping import Books
 from .consent import askers
-from .contracts import Agent, AuditSink, CheckpointStore, Lease, LimitPolicy
+from .contracts import CheckpointStore, Lease
 from .diagnosis import diagnose
-from .environment import fetch_keys
 from .errors import PluginFault, StoreError, UserError, WorkspaceBusy
+from .ground import Account, Cast, Ground, Watcher
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
 from .monitor import Monitor
-from .pipeline import PipelineSettings, SinkAccount
-from .plugins import HookCall, Plugins
+from .plugins import HookCall
 from .policies import Policies
 from .process import Supervisor
-from .records import AuditFilter, AuditRecord, Severity
+from .records import AuditRecord, Severity
 from .redaction import Redactor
 from .run import Parts
 from .settings import Settings
-from .sources import Sources
-from .spill import path_of, waiting_in
 from .state import RunState, Task
 from .statefile import ensure_home, write_atomically
 from .steering import Desk
 from .survivors import kill_survivors
 from .telemetry import Telemetry
 from .transcripts import Transcripts
-from .verdicts import Outcome, OutcomeKind
 from .workspace import Holder, WorkspaceLock, is_held
 
 if TYPE_CHECKING:
     from .logs import Log
-
-Observer = Callable[[AuditRecord, RunState], None]
-Watcher = Callable[[Sequence[HookCall]], None]
-
-
-@dataclass(frozen=True)
-class Account:
-    """What a run came to: its last state, and the folder of its records (`trace.jsonl`, `output/`)."""
-
-    state: RunState
-    folder: Path
-    changed_files: Sequence[str] | None
-    sinks: Sequence[SinkAccount]
-    notes: Sequence[str] = ()
-
-    @property
-    def outcome(self) -> Outcome:
-        assert self.state.outcome is not None
-        return self.state.outcome
-
-
-@dataclass(frozen=True)
-class Cast:
-    """What the settings select, built. Nothing of it has had an effect yet."""
-
-    agents: Mapping[str, Agent]
-    store: CheckpointStore
-    sinks: Sequence[Selected]
-    policies: Sequence[tuple[str, str, LimitPolicy]]
-    bounds: Sequence[str] = ()
-    """How far the limits can be exceeded, in words."""
-    abilities: Mapping[str, Any] = field(default_factory=dict)
-    """By agent: its program and version, its capabilities, and the skills that it finds."""
-
-
-@dataclass
-class Ground:
-    """What all runs of one workspace stand on.
-
-    An observer with a true attribute `interactive` asks a person itself when it sees a record `approval.started`; one with a
-    method `follow` is handed what gives the state at any time, which is ahead of the last record.
-    `given` is what the command line said, for a later resume; `calls` are hook calls made before there was a trace;
-    `sources` says of each setting where it was made; `ready` is called when all is put together and the loop begins;
-    `named` is the id that a new run gets, if it is given one.
-    """
-
-    settings: Settings
-    plugins: Plugins
-    env: Mapping[str, str]
-    cwd: Path
-    given: Mapping[str, Any]
-    calls: Sequence[HookCall] = ()
-    observer: Observer = lambda _record, _state: None
-    reload: Callable[[], Settings] | None = None
-    ready: Callable[[], None] = lambda: None
-    sources: Sources = field(default_factory=Sources)
-    named: str | None = None
-
-    def __post_init__(self) -> None:
-        self.workspace = self.settings.workspace_path(self.cwd)
-        self.home = self.settings.home_path(self.cwd)
-
-    @cached_property
-    def keys(self) -> Mapping[str, str]:
-        """The keys that are kept elsewhere, by variable; fetched when they are needed first. Raises `SettingsError`."""
-        return fetch_keys(self.settings.keys, self.workspace)
 
 
 class Sitting:
@@ -120,9 +48,9 @@ class Sitting:
     def __init__(self, ground: Ground, cast: Cast, task: Task, words: str, notes: Sequence[str]) -> None:
         self.ground, self.cast, self.task, self.words = ground, cast, task, words
         self.notes = list(notes)
+        self._books = Books(ground, cast, self.notes)
         self._halt = Interrupts()
         self._loop: Loop | None = None
-        self._written: dict[str, int] = {}
         self._log: Log | None = None
 
     async def sit(self, run: RunState | None = None, *, rollback: bool = False) -> Account:
@@ -222,13 +150,21 @@ class Sitting:
             redactor.learn({**server.env, **server.headers})
         transcripts = Transcripts(folder, redactor, lambda: self._halt.now is not None)
         self._lay_out(folder, transcripts, redactor)
-        self._recover_sinks()
+        self._books.recover()
         async with _supervised(state.run) as starting, _looked_at(cast.store, state, lease) as first_look:
             telemetry = Telemetry(folder / "trace.jsonl", ground.env, redactor, run=state.run)
             if self._log is not None:
                 self._log.begin(state.run, redactor, telemetry.ids)
-            past = [] if fresh else self._past(state.run)
-            trail = self._trail(state, past, redactor, telemetry, folder, monitor)
+            if not fresh:
+                self._books.look_back(state.run)
+
+            def observe(record: AuditRecord) -> None:
+                monitor.heed(record)
+                if self._log is not None:
+                    self._log.heed(record)
+                ground.observer(record, self._loop.run.state if self._loop is not None else state)
+
+            trail = self._books.open(state, folder, redactor, telemetry.ids, observe)
 
             def called(calls: Sequence[HookCall]) -> None:
                 telemetry.calls(calls)
@@ -268,7 +204,7 @@ class Sitting:
                     env=ground.env,
                 )
                 self.notes += monitor.notes
-                final = await self._loop_through(Loop(parts, state), past, called)
+                final = await self._loop_through(Loop(parts, state), called)
                 changed = await asyncio.to_thread(changed_files, cast.store, state.run)
             finally:
                 watching.cancel()
@@ -276,53 +212,18 @@ class Sitting:
                 policies.close()
                 closing = time.time_ns()
                 sinks = await asyncio.to_thread(trail.close)
-                self._trace_sinks(sinks, closing, telemetry)
+                self._books.trace(sinks, closing, telemetry)
                 telemetry.close()
             if transcripts.left:
                 self.notes.append(
                     f"{len(transcripts.left)} large transcripts are not yet gone through for secrets, and private, in "
                     f"{transcripts.raw('')}; that is done when the run goes on"
                 )
-            final = self._anchored(final, lease, trail)
+            final = self._books.anchored(final, lease, trail)
             if self._loop is not None:
                 self._loop.run.state = final  # what the monitor tells last
         notes = (*self.notes, *telemetry.notes, *(self._log.notes if self._log is not None else ()))
         return Account(final, folder, changed, sinks, [redactor.text(note) for note in notes])
-
-    def _anchored(self, final: RunState, lease: Lease, trail: AuditTrail) -> RunState:
-        """The last state, saved with the head of the account that is now complete; failed if that could not be kept."""
-        seq, digest = trail.head
-        final = replace(final, audit_seq=seq, audit_hash=digest)
-        if trail.fault and final.outcome is not None and final.outcome.kind is not OutcomeKind.FAILED:
-            final = replace(final, outcome=Outcome(OutcomeKind.FAILED, trail.fault, by="audit"))
-        try:
-            self.cast.store.anchor(final, lease)
-        except Exception as error:  # whatever a store raises: the run is over, and its outcome stands
-            self.notes.append(f"the end of the account is not anchored: {error or type(error).__name__}")
-        return final
-
-    def _recover_sinks(self) -> None:
-        """Have each sink mend what a kill has left behind; one that can't will fail again when it is written to."""
-        for each in self.cast.sinks:
-            try:
-                found = bounded(each.sink.recover, self.ground.plugins.deadline)
-                self.notes += [f"audit sink {each.name}: {note}" for note in found]
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # also SystemExit, and a hang
-                self.notes.append(f"audit sink {each.name} could not be looked after: {type(error).__name__}: {error}")
-
-    def _trace_sinks(self, sinks: Sequence[SinkAccount], closing: int, telemetry: Telemetry) -> None:
-        """A span for each sink: not of every batch, of which there is nearly one a record, but of what came of them all."""
-        for account in sinks:
-            attributes = {
-                names.SINK: account.sink,
-                names.PLUGIN: account.plugin,
-                names.VERSION: self.ground.plugins.version(account.plugin),
-                names.WRITTEN: account.written,
-                names.LOST: account.lost,
-            }
-            telemetry.record(f"sink {account.sink}", closing, time.time_ns(), attributes, account.error or None)
 
     def _lay_out(self, folder: Path, transcripts: Transcripts, redactor: Redactor) -> None:
         """Make the folder of the run, and clear away what a Ralph that was killed has left open in it."""
@@ -336,54 +237,7 @@ class Sitting:
         except OSError as error:
             raise UserError(f"{folder} can't be written: {error.strerror}") from None
 
-    def _trail(
-        self,
-        state: RunState,
-        past: Sequence[AuditRecord],
-        redactor: Redactor,
-        telemetry: Telemetry,
-        folder: Path,
-        monitor: Monitor,
-    ) -> AuditTrail:
-        def observe(record: AuditRecord) -> None:
-            monitor.heed(record)
-            if self._log is not None:
-                self._log.heed(record)
-            self.ground.observer(record, self._loop.run.state if self._loop is not None else state)
-
-        settings = self.ground.settings
-        seq, before = self._end_of_account(state, past)
-        return AuditTrail(
-            state.run,
-            [replace(each, written=self._written.get(each.name, 0)) for each in self.cast.sinks],
-            redactor=redactor,
-            ids=telemetry.ids,
-            how=PipelineSettings(
-                batch_size=settings.audit_batch_size,
-                flush_interval=settings.audit_flush_interval,
-                overflow=settings.audit_overflow,
-                queue=settings.audit_queue,
-                deadline=settings.audit_deadline,
-            ),
-            folder=folder,
-            seq=seq,
-            before=before,
-            observer=observe,
-        )
-
-    def _end_of_account(self, state: RunState, past: Sequence[AuditRecord]) -> tuple[int, str]:
-        """Number and hash of the record that the chain goes on from: the last one that there is.
-
-        If what the state vouches for is not there, it goes on from that: the gap must show for ever.
-        """
-        vouched = (state.audit_seq, state.audit_hash)
-        if not past or not state.audit_hash or vouched in ((record.seq, record.hash) for record in past):
-            return (past[-1].seq, past[-1].hash) if past else vouched
-        last = past[-1].seq
-        self.notes.append(f"the account ends with record {last}, without the record {vouched[0]} that was written")
-        return max(last, vouched[0]), vouched[1]
-
-    async def _loop_through(self, loop: Loop, past: Sequence[AuditRecord], called: Watcher) -> RunState:
+    async def _loop_through(self, loop: Loop, called: Watcher) -> RunState:
         self._loop, parts = loop, loop.run.parts
         if (follow := getattr(self.ground.observer, "follow", None)) is not None:
             follow(lambda: loop.run.state)
@@ -392,43 +246,12 @@ class Sitting:
             self._halt.on_signals(reload=self._reload, diagnose=lambda: diagnose(loop.run)),
             parts.telemetry.span("ralph.run", attributes) as span,
         ):
-            self._begin(parts.trail, called)
-            for record in unfinished(past):  # the other half of a pair that was cut in two by a kill
-                _abandon(parts.trail, record)
-            for bound in self.cast.bounds:
-                parts.trail.record("note", message=bound)
+            self._books.begin(parts.trail, called)
             self.ground.ready()
             final = await loop.drive()
             assert final.outcome is not None
             span.set_attributes({names.OUTCOME: final.outcome.kind.value, names.REASON: final.outcome.reason})
         return final
-
-    def _past(self, run: str) -> list[AuditRecord]:
-        """What the account already says of a run: all of it, from the sink that can be asked, and what waits for that one."""
-        for each in self.cast.sinks:
-            if each.anchors:
-                try:
-                    past = bounded(partial(_all_of, each.sink, run), self.ground.plugins.deadline)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException:  # a sink that fails, or hangs, must not keep a run from going on
-                    past = []
-                self._written[each.name] = past[-1].seq if past else 0
-                waiting = waiting_in(path_of(self.ground.home / "runs" / run, each.name))
-                return [*past, *(record for record in waiting if record.seq > self._written[each.name])]
-        return []
-
-    def _begin(self, trail: AuditTrail, called: Watcher) -> None:
-        """The first entries of a sitting: what was there, and what is worth saying."""
-        called(self.ground.calls)
-        self.ground.plugins.watch = called
-        rows = [
-            {key: value for key, value in asdict(row).items() if key != "load_ms"} for row in self.ground.plugins.rows
-        ]
-        servers = sorted(self.ground.settings.mcp.servers)
-        trail.record("plugins", data={"plugins": rows, "agents": self.cast.abilities, "mcp_servers": servers})
-        for note in self.notes:
-            trail.record("note", severity=Severity.WARNING, message=note)
 
     def _reload(self) -> None:
         """SIGHUP: the limits of the settings as they are now. A mistake in them is said, and changes nothing."""
@@ -492,30 +315,6 @@ def _archive(folder: Path, words: str, task: Task) -> None:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, words.encode())
-
-
-def _all_of(sink: AuditSink, run: str) -> list[AuditRecord]:
-    return list(sink.query(AuditFilter(run=run)))
-
-
-def _abandon(trail: AuditTrail, record: AuditRecord) -> None:
-    """End a pair that was begun in an earlier sitting."""
-    trail.iteration = record.iteration
-    stem, actor, plugin = record.type.removesuffix(".started"), record.actor, record.plugin
-    data = {"id": record.data["id"]} if "id" in record.data else {}
-    message = "Ralph was killed"
-    trail.record(
-        f"{stem}.abandoned",
-        actor=actor,
-        plugin=plugin,
-        capability=record.capability,
-        result="abandoned",
-        severity=Severity.WARNING,
-        message=message,
-        data=data,
-        approval=record.approval,
-    )
-    trail.iteration = 0
 
 
 def _recorded(run: RunState) -> tuple[int, str] | None:

@@ -13,8 +13,8 @@ from ralph_core.prompt import checklist_of
 from .common import printable, say
 
 if TYPE_CHECKING:
+    from ralph_core.ground import Account
     from ralph_core.records import AuditRecord
-    from ralph_core.sitting import Account
     from ralph_core.state import RunState, Spend
 
     from .terminal import Terminal

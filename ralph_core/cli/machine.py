@@ -11,8 +11,8 @@ from ralph_core.records import fields_of
 from .common import say
 
 if TYPE_CHECKING:
+    from ralph_core.ground import Account
     from ralph_core.records import AuditRecord
-    from ralph_core.sitting import Account
     from ralph_core.state import RunState
 
 CHAIN = ("prev_hash", "hash")

@@ -19,8 +19,8 @@ from .common import printable, say, session
 from .display import Display, account_lines
 
 if TYPE_CHECKING:
+    from ralph_core.ground import Account
     from ralph_core.session import Session
-    from ralph_core.sitting import Account
 
 
 @dataclass(frozen=True)
