@@ -11,7 +11,7 @@ from .errors import SettingsError
 from .redaction import OWN, SECRET_NAME
 
 if TYPE_CHECKING:
-    from .settings import KeySettings
+    from .tables import KeySettings
 
 COMMON = (
     # the person, the terminal, the language

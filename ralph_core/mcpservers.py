@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from .settings import McpServerSettings, Settings
+    from .settings import Settings
+    from .tables import McpServerSettings
 
 SAID = 300
 """Characters that are kept of the last line on a server's standard error."""

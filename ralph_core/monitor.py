@@ -124,7 +124,8 @@ class Monitor:
             return
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            write_atomically(self._path, (json.dumps(self.figures(), indent=1) + "\n").encode())
+            # For exporters, which look at a live run: it need not survive a power cut.
+            write_atomically(self._path, (json.dumps(self.figures(), indent=1) + "\n").encode(), durable=False)
         except (OSError, StoreError):
             pass
 

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from .bounds import Hung, bounded, unrun
+from .compatibility import contract_of, hooks_of, made_for_another
 from .contracts import Agent, Command, Probe, Provider, Section
 from .conventions import ANSWER
 from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
-from .hookspecs import CONTRACT_VERSION, PROJECT, RalphSpec
 
 if TYPE_CHECKING:
     from .contracts import Context, Failure, Provided
     from .sources import Sources
     from .state import RunState, Task
 
-GROUP = "ralph.plugins"
-BUILTIN = "builtin"
-BUILTIN_MODULE = "ralph_core.builtin.plugin"
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
+DEADLINE = 30.0
+"""Seconds that a call of a plugin's code may take, unless the settings say otherwise (`plugins.deadline`)."""
 
 KINDS = {
     "agent": ("ralph_agents", "agents"),
@@ -37,20 +36,6 @@ KINDS = {
     "policy": ("ralph_limit_policies", "policies"),
 }
 """Kind of provider: the hook that declares it, and the table of the settings file that holds its sections."""
-
-
-@dataclass(frozen=True)
-class PluginChoice:
-    """Which plugins take part: all, less `disable`; or, with `allow`, those alone. `require` must be in good order.
-
-    Each of their calls may take `deadline` seconds.
-    """
-
-    disable: frozenset[str] = frozenset()
-    require: frozenset[str] = frozenset()
-    allow: frozenset[str] | None = None
-    strict: bool = False
-    deadline: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +79,7 @@ class Plugins:
     )
     watch: Callable[[Sequence[HookCall]], None] = lambda _calls: None
     """Told of every call of a hook: one entry for each implementation that was asked."""
-    deadline: float = PluginChoice.deadline
+    deadline: float = DEADLINE
     """Seconds that a call of a plugin's code may take."""
 
     # --- calls ---
@@ -173,7 +158,7 @@ class Plugins:
         except (KeyboardInterrupt, UserError):
             raise
         except BaseException as error:
-            raise self.fault(plugin, f"{kind} {name!r} could not be built: {_words(error)}") from error
+            raise self.fault(plugin, f"{kind} {name!r} could not be built: {words_of(error)}") from error
         if not isinstance(built, base):
             raise self.fault(plugin, f"{provider.factory} made a {type(built).__name__}, not a {base.__name__}")
         return built
@@ -215,7 +200,7 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise self.fault(plugin, f"settings {provider.settings} could not be loaded: {_words(error)}") from error
+            raise self.fault(plugin, f"settings {provider.settings} could not be loaded: {words_of(error)}") from error
 
     def settings(self, kind: str, name: str, section: Any, sources: Sources) -> Any:
         """A provider's section as its model, or None if it has none. Raises `SettingsError` or `PluginFault`."""
@@ -225,7 +210,7 @@ class Plugins:
                 place = sources.origin(path)
                 raise SettingsError(f"{place}: {kind} {name!r} has no settings", mend="remove the section")
             return None
-        from .settings import validated
+        from .validation import validated
 
         return validated(model, section or {}, sources, path)
 
@@ -293,7 +278,7 @@ class Plugins:
             return list(answer)
         raise self.fault(plugin, f"{hook} answered {_shown(answer)}, not a sequence of {wanted.__name__}")
 
-    def _adopt(self, row: PluginRow, plugin: object) -> PluginRow:
+    def adopt(self, row: PluginRow, plugin: object) -> PluginRow:
         """Register a loaded plugin and take in what it declares; raises whatever is wrong with it, leaving no trace."""
         mismatch = made_for_another(contract_of(plugin), row.distribution)
         if mismatch:
@@ -330,120 +315,6 @@ class Plugins:
         return found
 
 
-def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], None] | None = None) -> Plugins:
-    """Load the built-ins and every chosen entry point, each one guarded; the rows say what became of each.
-
-    Raises `UnknownName` for a chosen name that is no plugin; with `choice.strict`, what a plugin raised.
-    """
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(RalphSpec)
-    plugins = Plugins(manager, deadline=choice.deadline)
-    if watch is not None:
-        plugins.watch = watch
-    found = _entry_points()
-    _check_names(choice, {BUILTIN, *(entry.name for entry in found)})
-    from . import __version__
-
-    plugins.rows.append(_load(plugins, PluginRow(BUILTIN, "ralph-core", __version__, "active"), _builtin, strict=True))
-    for entry in found:
-        row = _row_of(entry)
-        if entry.name in choice.disable or (choice.allow is not None and entry.name not in choice.allow):
-            plugins.rows.append(replace(row, status="disabled"))
-            continue
-        taken = next((other for other in plugins.rows if other.name == entry.name), None)
-        if taken is not None:
-            plugins.rows.append(replace(row, status="error", error=f"the name is taken by {taken.distribution}"))
-            continue
-        plugins.rows.append(_load(plugins, row, entry.load, strict=choice.strict))
-    plugins.require(choice.require)
-    return plugins
-
-
-def _load(plugins: Plugins, row: PluginRow, load: Callable[[], Any], *, strict: bool) -> PluginRow:
-    started = time.perf_counter()
-    try:
-        plugin = bounded(lambda: _loaded(load), plugins.deadline)
-        row = replace(row, load_ms=(time.perf_counter() - started) * 1000)
-        return plugins._adopt(row, plugin)  # noqa: SLF001 - this function is the other half of the class
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        if strict:
-            raise
-        load_ms = (time.perf_counter() - started) * 1000
-        return replace(row, status="error", error=_words(error), load_ms=load_ms)
-
-
-def _loaded(load: Callable[[], Any]) -> Any:
-    plugin = load()
-    return plugin() if isinstance(plugin, type) else plugin
-
-
-def _entry_points() -> list[Any]:
-    from importlib_metadata import entry_points
-
-    return sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.dist.name if entry.dist else ""))
-
-
-def _row_of(entry: Any) -> PluginRow:
-    name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-    return PluginRow(entry.name, name, version, "active")
-
-
-def _builtin() -> object:
-    return import_module(BUILTIN_MODULE)
-
-
-def _check_names(choice: PluginChoice, known: set[str]) -> None:
-    for where, names in (("disabled", choice.disable), ("required", choice.require), ("RALPH_PLUGINS", choice.allow)):
-        for name in sorted(names or ()):
-            if name not in known:
-                raise UnknownName("plugin", name, known, where=where)
-
-
-def hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
-    """The hooks that a plugin implements. Raises ValueError for one that does not exist, or a wrapper."""
-    hooks = []
-    for name in dir(plugin):
-        options = manager.parse_hookimpl_opts(plugin, name)
-        if options is None:
-            continue
-        hook = options["specname"] or name
-        if not hasattr(RalphSpec, hook):
-            raise UnknownName("hook", hook, [name for name in vars(RalphSpec) if name.startswith("ralph_")])
-        if options["wrapper"] or options["hookwrapper"]:
-            raise ValueError(f"{hook}: wrappers are not part of the contract; implement the hook itself")
-        hooks.append(hook)
-    return tuple(hooks)
-
-
-def contract_of(plugin: object) -> str:
-    """The version of the contract that a plugin says it was made for, in its attribute `RALPH_CONTRACT`; empty: it does not."""
-    return str(getattr(plugin, "RALPH_CONTRACT", ""))
-
-
-def made_for_another(contract: str, distribution: str) -> str:
-    """Why a plugin made for that contract can't be used, and what to install; empty: it can, or does not say.
-
-    The contract has the number of the minor version of ralph-core that brought it: 0.N holds for all of 0.N.x.
-    """
-    if contract in ("", CONTRACT_VERSION):
-        return ""
-    wanted, here = _numbers(contract), _numbers(CONTRACT_VERSION)
-    if not wanted:
-        return f"RALPH_CONTRACT is {contract!r}, which is no version such as {CONTRACT_VERSION!r}"
-    said = f"it was made for contract {contract} of Ralph, this is {CONTRACT_VERSION}"
-    fitting = f"ralph-core>={contract},<{'.'.join(map(str, (*wanted[:-1], wanted[-1] + 1)))}"
-    if wanted > here:
-        return f"{said}: pip install '{fitting}', or an older {distribution}"
-    return f"{said}: pip install --upgrade {distribution}, or '{fitting}'"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split(".")
-    return tuple(map(int, parts)) if len(parts) == 2 and all(part.isdigit() for part in parts) else ()
-
-
 def _imported(path: str) -> Any:
     """The object that "package.module:Name" names."""
     module, _, name = path.partition(":")
@@ -465,10 +336,10 @@ def _shown(answer: Any) -> str:
 
 
 def _did(error: BaseException) -> str:
-    return str(error) if isinstance(error, Hung) else f"raised {_words(error)}"
+    return str(error) if isinstance(error, Hung) else f"raised {words_of(error)}"
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     if isinstance(error, Hung):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

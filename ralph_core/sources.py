@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError, UnknownName, UserError
-from .plugins import PluginChoice
 
 FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
 """Names under which a settings file is found in the workspace, in this order."""
@@ -173,29 +172,6 @@ def _take_guide_table(sources: Sources, table: str) -> None:
             raise UnknownName("setting", f"{table}.{name}", [f"{table}.{each}" for each in names], where=origin)
         if not sources.says(names[name]):
             sources.put(names[name], value, origin)
-
-
-def plugin_choice(sources: Sources, env: Mapping[str, str], *, disabled: tuple[str, ...] = ()) -> PluginChoice:
-    """Which plugins the settings, `RALPH_PLUGINS` and `--no-plugin` choose. Raises `SettingsError`."""
-    table = sources.values.get("plugins") or {}
-    lists: dict[str, frozenset[str]] = {}
-    for key in ("disable", "require"):
-        names = table.get(key, []) if isinstance(table, dict) else None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SettingsError(f"{sources.origin(('plugins', key))}: plugins.{key} has to be a list of plugin names")
-        lists[key] = frozenset(names)
-    deadline = table.get("deadline", PluginChoice.deadline)
-    if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or not 0 < deadline < float("inf"):
-        place = sources.origin(("plugins", "deadline"))
-        raise SettingsError(f"{place}: plugins.deadline: {deadline!r} is not valid", mend="a number greater than 0")
-    allow = env.get("RALPH_PLUGINS")
-    return PluginChoice(
-        deadline=float(deadline),
-        disable=lists["disable"] | set(disabled),
-        require=lists["require"],
-        allow=None if allow is None else frozenset(name.strip() for name in allow.split(",") if name.strip()),
-        strict=env.get("RALPH_STRICT_PLUGINS", "") == "1",
-    )
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

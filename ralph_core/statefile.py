@@ -266,16 +266,17 @@ def ensure_home(home: Path) -> None:
         raise unwritable(home, error) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` durably: after a crash there is either the old file or the new one, never a part.
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path`: after a crash there is either the old file or the new one, never a part.
 
-    Raises `StoreError` naming the path; then the old file is still there and nothing else is left behind.
+    `durable`: that holds for a power cut, too. Raises `StoreError` naming the path; then the old file is still there and nothing else is left behind.
     """
     temporary = _temporary(path)
     try:
-        _write(temporary, data, durable=True)
+        _write(temporary, data, durable=durable)
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:

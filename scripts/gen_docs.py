@@ -15,8 +15,9 @@ from ralph_core.cli import GRACE
 from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import application
 from ralph_core.cli.config import docstrings
+from ralph_core.discovery import PluginChoice, build_manager
 from ralph_core.pipeline import CLOSING
-from ralph_core.plugins import KINDS, PluginChoice, build_manager
+from ralph_core.plugins import KINDS
 from ralph_core.settings import Settings
 from ralph_core.sources import ENVIRONMENT
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ralph_core import FailureKind
-from ralph_core.plugins import PluginChoice, build_manager
+from ralph_core.discovery import PluginChoice, build_manager
 from ralph_core.testing.agents import AgentContract
 from ralph_core.testing.packages import PluginContract
 from ralph_core.testing.policies import LimitPolicyContract
@@ -107,6 +107,7 @@ POLICIES = {
     "high_risk_tools": {"high_risk_tools": ["Bash"]},
     "forbidden_commands": {"forbidden_commands": ["rm -rf /"]},
     "allowed_directories": {"allowed_directories": ["."]},
+    "concurrent_actions": {"max_concurrent_actions": 4},
     "max_file_size": {"max_file_size": 1000},
     "blocked_prompt_patterns": {"blocked_prompt_patterns": ["Do it"]},
 }

@@ -13,9 +13,11 @@ from pydantic import BaseModel
 
 import ralph_core
 from ralph_core.builtin import plugin as builtin_plugin
+from ralph_core.discovery import BUILTIN_MODULE, GROUP
 from ralph_core.hookspecs import RalphSpec
-from ralph_core.plugins import BUILTIN_MODULE, GROUP, KINDS
-from ralph_core.settings import GateSettings, Settings
+from ralph_core.plugins import KINDS
+from ralph_core.settings import Settings
+from ralph_core.tables import GateSettings
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "ralph_core"
@@ -32,7 +34,10 @@ CLIMBING = ("run", "consent", "diagnosis", "attempt", "gates", "loop", "sitting"
 those that put the parts together. Each imports from its own row or below; of the last ones, each from those before it."""
 
 LAZY = {
-    ("plugins", "settings"): "a provider's section is validated when it is built; pydantic would slow `ralph plugins`",
+    (
+        "plugins",
+        "validation",
+    ): "a provider's section is validated when it is built; pydantic would slow `ralph plugins`",
     ("sources", "settings"): "the names of settings, for a file with a profile of an unusual name; the same reason",
 }
 """Imports inside functions that close a circle."""
@@ -179,7 +184,7 @@ class TestSettings:
                     if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
                 }
         # What chooses plugins is read before there are settings, from what the sources say.
-        choice = next(node for node in tree(CORE / "sources.py").body if getattr(node, "name", "") == "plugin_choice")
+        choice = next(node for node in tree(CORE / "discovery.py").body if getattr(node, "name", "") == "plugin_choice")
         if {"plugins", "disable", "require"} <= {n.value for n in ast.walk(choice) if isinstance(n, ast.Constant)}:
             found.add("plugins")
         return found
@@ -253,7 +258,7 @@ class TestImports:
                 continue
             assert not [other for other in imports(name, path) if other.split(".")[0] == "builtin"], name
             words = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
-            assert ("ralph_core.builtin" in str(words)) == (name == "plugins"), name
+            assert ("ralph_core.builtin" in str(words)) == (name == "discovery"), name
         assert builtin_plugin.__name__ == BUILTIN_MODULE
 
     def test_no_plugin_package_is_imported(self):

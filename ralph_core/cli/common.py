@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ralph_core.plugins import HookCall, PluginChoice, Plugins, build_manager
-from ralph_core.sources import environment, gather, plugin_choice
+from ralph_core.discovery import PluginChoice, build_manager, plugin_choice
+from ralph_core.plugins import HookCall, Plugins
+from ralph_core.sources import environment, gather
 
 from .output import reserve, stdout
 

@@ -19,18 +19,11 @@ import pluggy
 import pytest
 
 from ralph_core import __version__
+from ralph_core.compatibility import contract_of, hooks_of, made_for_another
 from ralph_core.contracts import Capability, Provider
+from ralph_core.discovery import BUILTIN, BUILTIN_MODULE, GROUP
 from ralph_core.hookspecs import PROJECT, RalphSpec, hookimpl
-from ralph_core.plugins import (
-    BUILTIN,
-    BUILTIN_MODULE,
-    GROUP,
-    KINDS,
-    NAME,
-    contract_of,
-    hooks_of,
-    made_for_another,
-)
+from ralph_core.plugins import KINDS, NAME
 from ralph_core.testing.rules import BASES, broken, holds, imported, plugins_here
 
 IMPORTABLE = ("ralph_core", "pluggy", "importlib_metadata", "zipp")
@@ -40,7 +33,7 @@ WORDS = {
     "agent": FOR_AGENTS,
     "store": frozenset({Capability.SNAPSHOTS}),
     "sink": frozenset({Capability.QUERY, Capability.VERIFY, Capability.PRUNE}),
-    "policy": frozenset({Capability.TOOLS}),
+    "policy": frozenset({Capability.TOOLS, Capability.BEFORE}),
 }
 """Kind of provider: the capabilities that it can have."""
 LOADED = """

@@ -58,7 +58,7 @@ def rich_state(number: int = 0, step: int = 7) -> RunState:
     return replace(
         fresh_state(number),
         now=NOON + 100.125 + step,
-        limits=Limits(iterations=7, cost=2.5, iterations_per_hour=12, no_progress=None, unmetered=False),
+        limits=Limits(iterations=7, cost=2.5, iterations_per_hour=12, no_progress=None, unmetered=False, actions=4),
         promise="ALL_DONE",
         given={"agent": "acme", "nested": {"list": [1, 2.5, None, True, HARD]}, "no_plugin": []},
         iteration=step,
@@ -75,7 +75,9 @@ def rich_state(number: int = 0, step: int = 7) -> RunState:
         quotas=(Quota("acme", "day", "rejected", 0.99, None, NOON), Quota("acme", "", "allowed", None, NOON + 5, NOON)),
         progress=Progress(2, None, HARD),
         starts=(NOON, NOON + 1.5),
-        current=replace(past, iteration=step, number=2, ended=None, result=None, failure=None, retry_after=None),
+        current=replace(
+            past, iteration=step, number=2, ended=None, result=None, failure=None, retry_after=None, actions=1
+        ),
         recent=(past, replace(past, number=2, result="finished", failure=None, claimed=True)),
         judged=1,
         gates=(GateResult("pytest -q", passed=False, code=1, why="exit code 1", tail=HARD, checked_by="must_match"),),
@@ -100,10 +102,13 @@ def unknown_state(number: int = 0) -> RunState:
 def long_state(number: int = 0) -> RunState:
     """A run that has gone on for long: all figures are large."""
     spend = Spend(Tokens(10**9, 10**8, 10**10, 10**9), 12_345.678, unmetered=3, estimated=1.0)
+    rich = rich_state(number, step=100_000)
+    assert rich.current is not None
     many = tuple(replace(rich_state().recent[0], number=each, iteration=each) for each in range(1, 21))
     return replace(
-        rich_state(number, step=100_000),
+        rich,
         spend=spend,
+        current=replace(rich.current, actions=9),
         recent=many,
         elapsed=1e7,
         failures=10_000,

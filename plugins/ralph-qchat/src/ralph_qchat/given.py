@@ -40,8 +40,8 @@ SECTIONS = {
 
 def given(section: ChatSettings, env: Mapping[str, str], workspace: Path) -> ChatSettings:
     """The settings that hold. Raises `SettingsError` that says which one is wrong, and where it was made."""
-    from ralph_core.settings import validated
     from ralph_core.sources import Sources
+    from ralph_core.validation import validated
 
     sources = Sources()
     for key, value, origin in _of_file(workspace / FILE):
