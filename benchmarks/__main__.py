@@ -1,10 +1,10 @@
 """All benchmarks, one after the other, and one table of what they found.
 
-    python benchmarks [--quick] [--only loop trace] [--markdown] [--write]        (about six minutes; quick: two)
+    python benchmarks [--quick] [--only loop trace] [--markdown] [--write]        (about six minutes; with --quick two)
 
 Each one runs in a process of its own and can be run alone, with more in it: `python benchmarks/loop.py --help`. `--markdown`
-prints the table as Markdown; `--write` puts it into docs/benchmarks.md, and the lines that ralph-orchestrator has figures in,
-into the README. Exit code 1 if a bar is missed, or a benchmark failed.
+prints the table as Markdown; `--write` puts it into docs/benchmarks.md, and the lines that matter most into the README.
+Exit code 1 if a bar is missed, or a benchmark failed.
 """
 
 import argparse
@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write it into the README and docs/benchmarks.md")
     options = parser.parse_args()
     tidy_when_ended()
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"the machine is busy (load {busy:.1f}): times will be longer than they need be", file=sys.stderr)
     if options.write and len(options.only) < len(SCRIPTS):
         parser.error("--write needs all benchmarks")
     found = {name: measured(name, SCRIPTS[name][options.quick]) for name in options.only}
@@ -50,7 +53,7 @@ def main() -> int:
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     elif options.write:
-        write(rows)
+        write(rows, f"load {busy:.1f} before" + (", one turn of each" if options.quick else ""))
     return int(bool(failed) or any(row.met is False for row in rows))
 
 
@@ -69,23 +72,23 @@ def measured(name: str, arguments: str) -> list[Row] | None:
         return None
 
 
-def write(rows: list[Row]) -> None:
-    beside = [row for row in rows if row.peer]
-    if not beside:
+def write(rows: list[Row], how: str) -> None:
+    beside = [row for row in rows if row.front]
+    if not any(row.peer for row in beside):
         sys.exit(f"nothing is written: {PEER} could not be measured")
     for page, table in ((HERE.parent / "README.md", beside), (HERE.parent / "docs/benchmarks.md", rows)):
         before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
         assert begin, f"{page} has no place for the table"
         assert end, f"{page} has no end of the table"
-        page.write_text(f"{before}{begin}\n{markdown(table)}\n\n{machine()}\n{end}{after}", encoding="utf-8")
+        page.write_text(f"{before}{begin}\n{markdown(table)}\n\n{machine(how)}\n{end}{after}", encoding="utf-8")
 
 
-def machine() -> str:
+def machine(how: str) -> str:
     """Where and when this is measured, in general terms."""
     python, git = platform.python_version(), subprocess.check_output(["git", "--version"], text=True).split()[2]
     return (
-        f"Measured on {datetime.now(timezone.utc):%Y-%m-%d}: {os.cpu_count()} cores, {platform.system()}"
+        f"Measured on {datetime.now(timezone.utc):%Y-%m-%d} ({how}): {os.cpu_count()} cores, {platform.system()}"
         f" {platform.release().partition('-')[0]}, Python {python}, git {git}; {PEER} {VERSION} from the package index."
     )
 

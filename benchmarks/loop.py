@@ -125,14 +125,14 @@ def rows(found: dict[str, list[Timed]], starts: list[float]) -> Iterator[Row]:
         return ms(figures[PEER] - less) if PEER in figures else ""
 
     version, python, usage, *of_orchestrator = starts
-    yield Row("start, to the agent's spawn (bash)", ms(spawn["ralph"]), ms(spawn["bash"]), of_peer(spawn), "≤ 350 ms", spawn["ralph"] <= 0.35)  # fmt: skip
-    yield Row("an iteration, files kept in each (bash, git commit)", ms(each["each"]), ms(each["bash"]), "", f"{ratio:.2f}, ≤ 1.5 × bash", ratio <= 1.5)  # fmt: skip
-    yield Row("an iteration as shipped, files kept in every fifth (bash: the agent alone)", ms(each["ralph"]), ms(each["bare"]), of_peer(each))  # fmt: skip
+    yield Row("start, to the agent's spawn (bash)", ms(spawn["ralph"]), ms(spawn["bash"]), of_peer(spawn), "≤ 350 ms", spawn["ralph"] <= 0.35, front=True)  # fmt: skip
+    yield Row("an iteration, files kept in each (bash, git commit)", ms(each["each"]), ms(each["bash"]), "", f"{ratio:.2f}, ≤ 1.5 × bash", ratio <= 1.5, front=True)  # fmt: skip
+    yield Row("an iteration as shipped, files kept in every fifth (bash: the agent alone)", ms(each["ralph"]), ms(each["bare"]), of_peer(each), front=True)  # fmt: skip
     times = added.get(PEER, 0) / added["ralph"]
     bar = (f"{times:.0f}, ≥ 20 × less", times >= 20) if PEER in added else ("", None)
-    yield Row("of it, added to the agent's own time", ms(added["ralph"]), "", of_peer(added), *bar)
+    yield Row("of it, added to the agent's own time", ms(added["ralph"]), "", of_peer(added), *bar, front=True)
     if PEER in added:
-        yield Row("the same, less the 2 s that ralph-orchestrator sleeps", ms(added["ralph"]), "", of_peer(added, orchestrator.PAUSE))  # fmt: skip
+        yield Row("the same, less the 2 s that ralph-orchestrator sleeps", ms(added["ralph"]), "", of_peer(added, orchestrator.PAUSE), front=True)  # fmt: skip
     yield Row("--version (python -c pass)", ms(version), ms(python), "", f"{version / python:.1f}, ≤ 3 × python", version <= 3 * python)  # fmt: skip
     yield Row("--help", ms(usage), "", *map(ms, of_orchestrator))
 

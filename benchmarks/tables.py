@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,8 @@ class Row:
     bar: str = ""
     met: bool | None = None
     """None: there is no bar."""
+    front: bool = False
+    """Stands in the README, too."""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -81,7 +84,9 @@ def plain(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    lines = [HEADS, ("---", *("---:",) * 3, "---"), *(row.cells for row in rows)]
+    """The same; a line that is indented belongs to the one above, which is said by dots."""
+    cells = ((re.sub("^ +", "… ", row.cells[0]), *row.cells[1:]) for row in rows)
+    lines = [HEADS, ("---", *("---:",) * 3, "---"), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
