@@ -3,7 +3,7 @@ VENV ?= .venv
 export VENV PYTHON
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: help run test lint types docs site bench bench-docs prove-durability prove-budget build clean
+.PHONY: help run test lint types docs site bench bench-docs prove-durability prove-budget prove-image build clean
 
 help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -49,6 +49,10 @@ prove-durability: ## kill a run at every write and at 1,000 random instants, res
 prove-budget: ## show that money is bounded: 1,000 random budgets, and the genuine Claude Code (RALPH_TEST_CLAUDE) if it is there
 	@scripts/setup dev
 	$(BIN)/python tests/proofs/budget.py $(ARGS)
+
+prove-image: ## build the container image with buildah, and try it: without a daemon or a registry, if need be
+	@scripts/setup dev
+	$(BIN)/python tests/proofs/image.py $(ARGS)
 
 build: ## build the wheels and source distributions of all packages into dist/, and check them
 	@scripts/setup dev

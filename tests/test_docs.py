@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROO
 OTHERS = {
     "--acp",
     "--bare",
+    "--build-arg",
     "--hard",
     "--help",
     "--no-session-persistence",
