@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 import ralph_core
 from ralph_core.builtin import plugin as builtin_plugin
-from ralph_core.discovery import BUILTIN_MODULE, GROUP
+from ralph_core.discovery import BUILTIN_MODULE, GROUP, PluginChoice, build_manager
 from ralph_core.hookspecs import RalphSpec
-from ralph_core.plugins import KINDS
+from ralph_core.plugins import KINDS, Plugins
 from ralph_core.settings import Settings
 from ralph_core.tables import GateSettings
 
@@ -103,6 +103,27 @@ def walk(node, *, functions, types):
             yield from walk(child, functions=functions, types=types)
 
 
+def nested(model):
+    """The models that the fields of a model are, and those below."""
+    for field in model.model_fields.values():
+        if isinstance(field.default, BaseModel):
+            yield type(field.default)
+            yield from nested(type(field.default))
+
+
+def models():
+    """Package, name of the section, and settings model of every provider that is installed here."""
+    for kind, table in build_manager(PluginChoice()).providers.items():
+        for name, (_, provider) in sorted(table.items()):
+            if provider.settings is not None:
+                module, _, attribute = provider.settings.partition(":")
+                package = "ralph_core.builtin" if module.startswith("ralph_core.") else module.partition(".")[0]
+                yield package, f"{KINDS[kind][1]}.{name}", getattr(importlib.import_module(module), attribute)
+
+
+MODELS = list(models())
+
+
 class TestHooks:
     @pytest.mark.parametrize("hook", HOOKS)
     def test_is_called(self, hook):
@@ -121,8 +142,9 @@ class TestHooks:
         tests = [path for folder in ("tests", "plugins") for path in (ROOT / folder).rglob("test_*.py")]
         assert any(hook in path.read_text(encoding="utf-8") for path in tests if path.name not in META)
 
-    def test_the_typed_calls_are_called(self):
-        """Not only is there a caller of each hook in plugins.py: the loop uses it."""
+    @pytest.mark.parametrize("hook", HOOKS)
+    def test_has_a_typed_call_that_something_calls(self, hook):
+        """Not only is there a caller of each hook in plugins.py: the loop uses it, or builds what the hook has declared."""
         callers = {
             node.attr
             for name, path in modules()
@@ -130,7 +152,10 @@ class TestHooks:
             for node in ast.walk(tree(path))
             if isinstance(node, ast.Attribute)
         }
-        assert {"choose_agent", "prompt_sections", "prepare_command", "classify_failure", "build"} <= callers
+        declaring = {declared for declared, _ in KINDS.values()}
+        call = "build" if hook in declaring else hook.removeprefix("ralph_")
+        assert callable(getattr(Plugins, call))
+        assert call in callers
 
 
 class TestSettings:
@@ -155,6 +180,18 @@ class TestSettings:
             for node in ast.walk(tree(path))
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(place)
         }
+
+    @pytest.mark.parametrize(("package", "name", "model"), MODELS, ids=[name for _, name, _ in MODELS])
+    def test_of_a_provider_is_read(self, package, name, model):
+        """By an attribute of that name, somewhere in the package that brings it."""
+        folder = Path(importlib.import_module(package).__file__).parent
+        read = {
+            node.attr
+            for path in folder.rglob("*.py")
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        }
+        assert not {field for each in (model, *nested(model)) for field in each.model_fields} - read
 
     @staticmethod
     def readers():
