@@ -29,6 +29,8 @@ _HOME = {
     "programs": ("ask_program", "find_program"),
     "hookspecs": ("CONTRACT_VERSION", "RalphSpec", "hookimpl"),
 }  # fmt: skip
+_GOING: dict[str, str] = {}
+"""Names that go away with the next minor version: when, and what takes their place, as in "goes away in 0.3: use Probe"."""
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - every entry is a string
@@ -126,7 +128,12 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     value = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
+    if name in _GOING:  # said each time, at the line that asks for it
+        import warnings
+
+        warnings.warn(f"ralph_core.{name} {_GOING[name]}", DeprecationWarning, stacklevel=2)
+    else:
+        globals()[name] = value
     return value
 
 

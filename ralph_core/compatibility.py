@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pluggy
 
 from .errors import UnknownName
 from .hookspecs import CONTRACT_VERSION, RalphSpec
+
+PIN = re.compile(r"^Requires-Dist: ralph-core(?:\[[^]]*\])?([^;\[\]\n]*)$", re.MULTILINE | re.IGNORECASE)
+"""What a distribution requires of ralph-core in any case; what an extra of it requires has a marker."""
+BOUND = re.compile(r"(>=|<(?!=)) ?(\d+\.\d+)")
 
 
 def hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
@@ -44,6 +50,22 @@ def made_for_another(contract: str, distribution: str) -> str:
     if wanted > here:
         return f"{said}: pip install '{fitting}', or an older {distribution}"
     return f"{said}: pip install --upgrade {distribution}, or '{fitting}'"
+
+
+def pinned_to_another(metadata: str, distribution: str) -> str:
+    """Why a distribution can't be used that requires another ralph-core, and what to install; empty: it can.
+
+    By the text of its METADATA file, since `packaging` is no dependency.
+    """
+    pin = PIN.search(metadata.partition("\n\n")[0])
+    if pin is None:
+        return ""
+    bounds = {sign: _numbers(version) for sign, version in BOUND.findall(pin[1])}
+    here = _numbers(CONTRACT_VERSION)
+    if bounds.get(">=", here) <= here < bounds.get("<", (*here, 0)):
+        return ""
+    contract = ".".join(map(str, bounds.get(">=", ())))
+    return made_for_another(contract, distribution) or f"it requires ralph-core{pin[1]}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from .bounds import bounded
-from .errors import SettingsError, UnknownName
+from .compatibility import pinned_to_another
+from .errors import SettingsError, UnknownName, UserError
 from .hookspecs import PROJECT, RalphSpec
 from .plugins import DEADLINE, HookCall, PluginRow, Plugins, words_of
 
@@ -84,7 +86,7 @@ def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], No
         if taken is not None:
             plugins.rows.append(replace(row, status="error", error=f"the name is taken by {taken.distribution}"))
             continue
-        plugins.rows.append(_load(plugins, row, entry.load, strict=choice.strict))
+        plugins.rows.append(_load(plugins, row, partial(_import, entry), strict=choice.strict))
     plugins.require(choice.require)
     return plugins
 
@@ -118,6 +120,14 @@ def _entry_points() -> list[Any]:
 def _row_of(entry: Any) -> PluginRow:
     name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
     return PluginRow(entry.name, name, version, "active")
+
+
+def _import(entry: Any) -> Any:
+    """What the entry point names. Raises `UserError` if it is meant for another ralph-core: what it imports may not be there."""
+    unfit = pinned_to_another(entry.dist.read_text("METADATA") or "", entry.dist.name) if entry.dist else ""
+    if unfit:
+        raise UserError(unfit)
+    return entry.load()
 
 
 def _builtin() -> object:

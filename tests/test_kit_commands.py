@@ -232,6 +232,35 @@ class TestContract:
         ralph.plugin("acme", self.CODE.format(CONTRACT_VERSION))
         assert ralph("plugins", "--check").returncode == 0
 
+    @pytest.mark.parametrize(
+        ("requires", "words"),
+        [
+            ("ralph-core<0.1,>=0.0", "it was made for contract 0.0 of Ralph, this is {}: pip install --upgrade ralph-acme, or 'ralph-core>=0.0,<0.1'"),
+            ("ralph-core[prices] (>=9.9,<9.10)", "it was made for contract 9.9 of Ralph, this is {}: pip install 'ralph-core>=9.9,<9.10', or an older ralph-acme"),
+            ("ralph-core<0.1", "it requires ralph-core<0.1"),
+        ],
+    )  # fmt: skip
+    def test_that_is_not_the_one_required_is_told_before_the_import_fails(self, ralph, requires, words):
+        """A plugin for another contract imports what is not there: what to install is said, not that."""
+        from ralph_core import CONTRACT_VERSION
+
+        self.required(ralph, requires, "from ralph_core import LongGone")
+        (row,) = [row for row in json.loads(ralph("plugins", "--json").stdout) if row["name"] == "acme"]
+        assert (row["status"], row["load_ms"] < 1000) == ("error", True)
+        assert words.format(CONTRACT_VERSION) in row["error"]
+        assert ralph("plugins", "--check").returncode == 1
+
+    @pytest.mark.parametrize("requires", ["ralph-core", "ralph-core>=0.1,<0.2", "ralph-core<0.3,>=0.0", "ralph-core>=9; extra == 'new'", "ralph-core-more>=9"])  # fmt: skip
+    def test_that_is_required_is_welcome(self, ralph, requires):
+        self.required(ralph, requires, self.CODE.format(""))
+        assert ralph("plugins", "--check").returncode == 0
+
+    @staticmethod
+    def required(ralph, requires, code):
+        ralph.plugin("acme", code)
+        path = ralph.site / "ralph_acme-1.2.3.dist-info" / "METADATA"
+        path.write_text(f"{path.read_text()}Requires-Dist: {requires}\n\nRequires-Dist: ralph-core>=7.0\n")
+
     def test_has_the_number_of_the_minor_version(self):
         from ralph_core import CONTRACT_VERSION
 
@@ -246,6 +275,18 @@ def test_the_skeleton_is_in_the_package():
 
 class TestDeprecation:
     """What is to go away says so at the line of the plugin that still uses it."""
+
+    @pytest.mark.parametrize("line", ["from ralph_core import tail_of", "import ralph_core; ralph_core.tail_of"])
+    def test_of_a_name_warns_at_the_line_of_the_plugin(self, tmp_path, monkeypatch, line):
+        import ralph_core
+
+        monkeypatch.setitem(ralph_core._GOING, "tail_of", "goes away in 0.9: see docs/authors.md")
+        monkeypatch.delitem(vars(ralph_core), "tail_of", raising=False)
+        path = tmp_path / "late.py"
+        for _ in range(2):  # each plugin that uses it is told
+            with pytest.warns(DeprecationWarning, match=r"ralph_core\.tail_of goes away in 0\.9") as seen:
+                exec(compile(f"\n\n{line}\n", path, "exec"), {})
+            assert {(each.filename, each.lineno) for each in seen} == {(str(path), 3)}
 
     PLUGIN = "from ralph_core import hookimpl\n\n\n@hookimpl\ndef ralph_prompt_sections(state, task):\n    return []\n"
 

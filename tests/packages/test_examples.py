@@ -24,7 +24,7 @@ def examples(once, wheel):
 def installed(clean, examples):
     """A clean environment with Ralph and them, but for the sandbox: that one is in force where it is installed."""
     wanted = [path for path in examples.glob("*.whl") if SANDBOX not in path.name]
-    return clean("examples-installed", lambda place: place.does("pip", "install", "ralph-core", *wanted))
+    return clean("examples-installed", lambda place: place.does("pip", "install", "ralph-core[testing]", *wanted))
 
 
 @pytest.fixture
@@ -42,6 +42,50 @@ def stranger(installed, tmp_path):
 
     stranger.workspace, stranger.home = workspace, tmp_path / "home"
     return stranger
+
+
+@pytest.fixture(scope="module")
+def sandbox(installed, examples, once):
+    """Where the sandbox is installed, for who has it on the path."""
+    install = ("pip", "install", "--no-deps", "--target")
+    return once("sandbox", lambda folder: installed.does(*install, folder, *examples.glob(f"{SANDBOX}*")))
+
+
+@pytest.mark.parametrize("package", EXAMPLES, ids=lambda path: path.name)
+def test_passes_its_own_tests(installed, sandbox, package, tmp_path):
+    """Those that its author runs, on the conformance kit: in its folder, with what is installed."""
+    if package.name == SANDBOX.replace("_", "-") and shutil.which("bwrap") is None:
+        pytest.skip("no bwrap on PATH (Debian: apt install bubblewrap)")
+    (tmp_path / "home").mkdir()
+    folder = tmp_path / package.name
+    shutil.copytree(package / "tests", folder / "tests")  # not its code, which would be found before what is installed
+    shutil.copy(package / "pyproject.toml", folder)
+    env = {"PYTHONPATH": str(sandbox)} if package.name == SANDBOX.replace("_", "-") else {}
+    command = (
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-ra",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={tmp_path / 'tmp'}",
+    )
+    done = installed(*command, cwd=folder, HOME=str(tmp_path / "home"), **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("package", EXAMPLES, ids=lambda path: path.name)
+def test_is_what_third_parties_are_told_to_write(package):
+    """Entry point, what its tests need, README, tests on the kit."""
+    project = (package / "pyproject.toml").read_text()
+    assert '[project.entry-points."ralph.plugins"]' in project
+    assert 'test = ["ralph-core[testing]"]' in project
+    assert "pip install -e '.[test]'" in (package / "README.md").read_text()
+    assert "(PluginContract)" in (package / "tests" / "test_contract.py").read_text()
 
 
 def records(workspace):
@@ -119,15 +163,13 @@ def test_office_hours_let_nothing_begin(stranger):
 
 class TestBubblewrap:
     @pytest.fixture
-    def stranger(self, stranger, installed, examples, tmp_path):
+    def stranger(self, stranger, sandbox):
         if shutil.which("bwrap") is None:
             pytest.skip("no bwrap on PATH (Debian: apt install bubblewrap)")
-        site = tmp_path / "site"
-        installed.does("pip", "install", "--no-deps", "--target", site, *examples.glob(f"{SANDBOX}*"))
         plain = stranger
 
         def stranger(*arguments, **env):
-            return plain(*arguments, PYTHONPATH=str(site), **env)
+            return plain(*arguments, PYTHONPATH=str(sandbox), **env)
 
         stranger.workspace, stranger.home = plain.workspace, plain.home
         return stranger
