@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -21,10 +21,13 @@ from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .contracts import Context, Failure, Provided
     from .sources import Sources
     from .state import RunState, Task
 
+T = TypeVar("T")
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 DEADLINE = 30.0
 """Seconds that a call of a plugin's code may take, unless the settings say otherwise (`plugins.deadline`)."""
@@ -164,30 +167,30 @@ class Plugins:
         return built
 
     def probe(self, name: str, agent: Agent) -> Probe:
-        """What an agent says of itself. Raises `PluginFault`."""
-        plugin, _ = self.provider("agent", name)
-        try:
-            probe = bounded(agent.probe, self.deadline)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            raise self.fault(plugin, f"the probe of agent {name!r} {_did(error)}") from error
-        if not isinstance(probe, Probe):
-            raise self.fault(plugin, f"the probe of agent {name!r} answered {_shown(probe)}, not a Probe")
-        return probe
+        """What an agent finds of its program. Raises `PluginFault`."""
+        return self._of_agent(name, agent.probe, "probe", Probe)
 
     def capabilities(self, name: str, agent: Agent) -> AbstractSet[str]:
         """What an agent can do as it is set up. Raises `PluginFault`."""
-        plugin, provider = self.provider("agent", name)
+        _, provider = self.provider("agent", name)
+        return self._of_agent(name, lambda: agent.capabilities(provider.capabilities), "capabilities", AbstractSet)
+
+    def skills(self, name: str, agent: Agent) -> Sequence[Path]:
+        """The skills that an agent would find. Raises `PluginFault`."""
+        return self._of_agent(name, agent.skills, "skills", Sequence)
+
+    def _of_agent(self, name: str, ask: Callable[[], T], method: str, wanted: type) -> T:
+        plugin, _ = self.provider("agent", name)
         try:
-            able = bounded(lambda: agent.capabilities(provider.capabilities), self.deadline)
+            answer = bounded(ask, self.deadline)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:
-            raise self.fault(plugin, f"the capabilities of agent {name!r} {_did(error)}") from error
-        if not isinstance(able, AbstractSet):
-            raise self.fault(plugin, f"the capabilities of agent {name!r} are {_shown(able)}, not a set")
-        return able
+        except BaseException as error:  # also SystemExit: an agent that can't be asked is no end of Ralph
+            raise self.fault(plugin, f"the {method} of agent {name!r} {_did(error)}") from error
+        if not isinstance(answer, wanted):
+            what = f"the {method} of agent {name!r} answered {_shown(answer)}, not a {wanted.__name__}"
+            raise self.fault(plugin, what)
+        return answer
 
     def settings_model(self, kind: str, name: str) -> Any:
         """The pydantic model of a provider's section, or None. Raises `PluginFault` if it can't be loaded."""

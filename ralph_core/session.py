@@ -133,11 +133,7 @@ class Session(Ground):
 
     def _abilities(self, name: str, agent: Agent) -> dict[str, Any]:
         """What an agent is and can do, for the first record of a run. Raises `UserError` if it would find too many skills."""
-        plugin, provider = self.plugins.provider("agent", name)
-        try:
-            skills, able = agent.skills(), agent.capabilities(provider.capabilities)
-        except Exception as error:
-            raise self.plugins.fault(plugin, f"agent {name!r} raised {type(error).__name__}: {error}") from error
+        skills, able = self.plugins.skills(name, agent), self.plugins.capabilities(name, agent)
         if len(skills) > (most := self.settings.max_skills_per_agent):
             what = f"agent {name} would find {len(skills)} skills, and max_skills_per_agent is {most}"
             places = sorted({str(path.parents[1]) for path in skills})

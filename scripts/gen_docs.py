@@ -218,6 +218,7 @@ def faults_page() -> str:
 PAGES = {
     "reference/settings.md": settings_page,
     "reference/agents.md": agents_page,
+    "reference/faults.md": faults_page,
     **REFERENCE["PAGES"],
     "reference/faults.md": faults_page,
 }
