@@ -20,7 +20,7 @@ T = TypeVar("T")
 STRIKES = 2
 """How often the timer goes off before the call counts as hung: the first time may come at once when a Ralph that was
 stopped (SIGSTOP, Ctrl-Z) goes on, however quick the call is."""
-CLEANING_UP = 10.0
+CLEANING_UP = 5.0
 """Seconds that tasks of the event loop have to end, once the work is done."""
 
 
@@ -98,12 +98,13 @@ def to_the_end(work: Coroutine[Any, Any, T]) -> T:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(work)
     finally:
+        loop.set_exception_handler(lambda _loop, _what: None)  # how it ends is nobody's concern any more
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        for each in (left, {loop.create_task(loop.shutdown_asyncgens())}):
-            if each:
-                loop.run_until_complete(asyncio.wait(each, timeout=CLEANING_UP))
+        pending = loop.run_until_complete(asyncio.wait(left, timeout=CLEANING_UP))[1] if left else set()
+        if not pending:
+            loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
 

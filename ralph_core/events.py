@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 class FailureKind(str, Enum):
@@ -165,3 +166,33 @@ class Finished:
 
 Event = Started | Text | ToolCall | ToolResult | Usage | UsageWindow | Failed | Finished
 """What `Agent.run` yields."""
+
+
+def misfit(event: object) -> str:
+    """What is wrong with something that an adapter has reported as an event, in words; empty: nothing."""
+    if not isinstance(event, Event):
+        return f"{event!r:.80}, not an Event"
+    return _wrong(event, type(event).__name__)
+
+
+def _wrong(value: Any, name: str) -> str:
+    for field_name, kinds in _fields(value.__class__):
+        given = getattr(value, field_name)
+        if not isinstance(given, kinds):
+            return f"a {name} whose {field_name} is {given!r:.80}"
+        if isinstance(given, Tokens) and (wrong := _wrong(given, f"{name} with Tokens")):
+            return wrong
+    return ""
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, tuple[type, ...]]]:
+    """The fields of an event's class, each with the types that it may have."""
+    found = []
+    hints = get_type_hints(kind)
+    for each in fields(kind):
+        kinds = tuple(get_origin(one) or one for one in get_args(hints[each.name]) or (hints[each.name],))
+        if get_origin(hints[each.name]) is Mapping:
+            kinds = (Mapping,)
+        found.append((each.name, (*kinds, int) if float in kinds else kinds))
+    return found

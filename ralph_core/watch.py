@@ -14,7 +14,7 @@ from .approvals import Asked
 from .bounds import AtMost, Hung, unrun
 from .contracts import Agent, Command, Process, Request, SpawnError
 from .errors import RalphError
-from .events import Event, Failed, FailureKind, Finished
+from .events import Event, Failed, FailureKind, Finished, misfit
 
 if TYPE_CHECKING:
     from .interrupts import Interrupts
@@ -165,8 +165,8 @@ class Watch:
             if not isinstance(events, AsyncIterable):
                 return self._fail(f"the adapter's run answered {unrun(events) or repr(events)}, not an AsyncIterator")
             async for event in events:
-                if not isinstance(event, Event):
-                    return self._fail(f"the adapter reported {event!r:.80}, not an Event")
+                if wrong := misfit(event):
+                    return self._fail(f"the adapter reported {wrong}")
                 while len(self._mail) >= MAILBOX:
                     self._read.clear()
                     await self._read.wait()

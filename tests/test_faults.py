@@ -259,3 +259,117 @@ class TestTheTable:
     def test_every_method_of_a_store_is_guarded(self):
         methods = {name for name, _ in inspect.getmembers(CheckpointStore, inspect.isfunction) if name[0] != "_"}
         assert methods == set(ANSWERS)
+
+
+REPORTED = {
+    "words": ("'words'", "'words', not an Event"),
+    "text": ("Text(42)", "a Text whose text is 42"),
+    "call": ("ToolCall('1', 'x', None)", "a ToolCall whose input is None"),
+    "usage": ("Usage('m', 42)", "a Usage whose tokens is 42"),
+    "tokens": ("Usage('m', Tokens('many'))", "a Usage with Tokens whose input is 'many'"),
+    "final": ("Finished(None)", "a Finished whose text is None"),
+    "kind": ("Failed('odd')", "a Failed whose kind is 'odd'"),
+    "busy": ("spin()", f"did not come back within {DEADLINE} s"),
+    "cancelled": ("cancel()", "raised CancelledError"),
+}
+"""Agent: what it reports, and what is said of that."""
+
+ADAPTERS = f"""
+import asyncio, time
+from ralph_core import *
+
+def spin():
+    while True:
+        pass
+
+def cancel():
+    raise asyncio.CancelledError
+
+class Reports(Agent):
+    def probe(self): return Probe()
+    async def run(self, request):
+        yield eval(self.what, globals())
+
+WHAT = { ({name: code for name, (code, _) in REPORTED.items()} | {"good": "Finished('LOOP_COMPLETE')"})!r}
+globals().update({{name: type(name, (Reports,), {{"what": what}}) for name, what in WHAT.items()}})
+
+@hookimpl
+def ralph_agents():
+    return [Provider(name, "", __name__ + ":" + name) for name in WHAT]
+"""
+
+CLINGS = """
+import asyncio, time
+from ralph_core import *
+
+class Clings(Agent):
+    def probe(self): return Probe()
+    async def run(self, request):
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+        yield Finished("LOOP_COMPLETE")
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+
+@hookimpl
+def ralph_agents(): return [Provider("clings", "", __name__ + ":Clings")]
+"""
+
+UNABLE = """
+from ralph_core import *
+
+class Unable(Agent):
+    def probe(self): return Probe()
+    def METHOD(self, *_): raise SystemExit(7)
+    async def run(self, request): yield Finished("LOOP_COMPLETE")
+
+@hookimpl
+def ralph_agents(): return [Provider("unable", "", __name__ + ":Unable")]
+"""
+
+
+class TestMoreOfIt:
+    """What is in no cell of the table."""
+
+    def test_an_adapter_that_reports_nonsense_has_failed(self, ralph):
+        ralph.plugin("odd", ADAPTERS)
+        ralph.settings(f"{bounds()}max_failures: 99\n")
+        done = ralph("run", "-a", ",".join([*REPORTED, "good"]), "-p", "x", env={"RALPH_PLUGINS": "odd"})
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        said = {record["actor"]: record["message"] for record in ralph.records() if record["type"] == "agent.failed"}
+        assert {name: words in said[name] for name, (_, words) in REPORTED.items()} == dict.fromkeys(REPORTED, True)
+
+    def test_an_adapter_that_clings_to_its_work_is_left_behind(self, ralph):
+        ralph.plugin("clings", CLINGS)
+        done = ralph("run", "-a", "clings", "-p", "x", env={"RALPH_PLUGINS": "clings"}, limit=120)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        assert "✓ completed" in done.stdout
+        assert "ralph: cut off after 2 s: threads of plugins: asyncio_" in done.stderr
+
+    def test_what_is_to_be_done_at_the_end_does_not_keep_it_from_ending(self, ralph):
+        ralph.plugin("late", "import atexit, time\natexit.register(time.sleep, 3600)")
+        done = ralph("plugins", "--json", env={"RALPH_PLUGINS": "late"})
+        status = {row["name"]: row["status"] for row in json.loads(done.stdout)}
+        assert (done.returncode, status["late"]) == (0, "active")
+        assert done.stderr == "ralph: cut off after 2 s: what plugins do at the end\n"
+
+    def test_one_that_hangs_at_import_is_a_row(self, ralph):
+        ralph.plugin("slow", "import time; time.sleep(3600)")
+        ralph.settings(bounds())
+        rows = json.loads(ralph("plugins", "--json", env={"RALPH_PLUGINS": "slow"}).stdout)
+        assert [(row["status"], row["error"]) for row in rows if row["name"] == "slow"] == [
+            ("error", f"did not come back within {DEADLINE} s")
+        ]
+
+    @pytest.mark.parametrize("method", ["capabilities", "skills", "__init__"])
+    def test_an_agent_that_can_not_be_asked_is_refused(self, ralph, method):
+        ralph.plugin("unable", UNABLE.replace("METHOD", method))
+        env = {"RALPH_PLUGINS": "unable"}
+        ralph.refuses("run", "-a", "unable", "-p", "x", env=env, says=["plugin 'unable' (ralph-unable 1.2.3)", "SystemExit: 7"])  # fmt: skip
+
+    @pytest.mark.parametrize("value", ["0", "-1", "soon", "true", ".inf"])
+    def test_the_deadline_is_a_number(self, ralph, value):
+        ralph.settings(f"plugins: {{deadline: {value}}}\n")
+        ralph.refuses("plugins", says="plugins.deadline")

@@ -325,7 +325,7 @@ class TestStart:
         assert not loaded & {"typer", "click", "rich", "pluggy", "pydantic", "opentelemetry", "yaml", "asyncio"}
 
     def test_help(self, tmp_path):
-        loaded = self.loaded("from ralph_core.cli import main; main(['--help'])", tmp_path)
+        loaded = self.loaded("from ralph_core.cli.app import run_app; run_app(['--help'])", tmp_path)
         assert "typer" in loaded
         assert not loaded & {"pydantic", "opentelemetry", "yaml", "rich"}
 

@@ -40,7 +40,6 @@ def _cut_off_later(code: int) -> None:
 
 
 def _cut_off(code: int) -> None:
-    threading.main_thread().join()  # until the interpreter begins to end, and waits for other threads
     time.sleep(GRACE)
     left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
     words = f"threads of plugins: {', '.join(left)}" if left else "what plugins do at the end"
