@@ -220,7 +220,6 @@ PAGES = {
     "reference/agents.md": agents_page,
     "reference/faults.md": faults_page,
     **REFERENCE["PAGES"],
-    "reference/faults.md": faults_page,
 }
 
 
