@@ -89,17 +89,23 @@ class Session(Ground):
                 self.plugins.provider("agent", name)  # a misspelt one is an error even when another one would do
         order = [name for entry in wanted for name in (self.auto_order() if entry == AUTO else [entry])]
         agents: dict[str, Agent] = {}
+        absent: list[str] = []
         for name in dict.fromkeys(order):
             agent = self.agent(name) if not auto else None
             probe = self._seen(name, agent)
             if not probe.usable:
-                notes.append(f"agent {name}: {'; '.join(probe.missing)}")
+                if auto and probe.executable is None:  # of most there is no more to say
+                    absent.append(name)
+                else:
+                    notes.append(f"agent {name}: {'; '.join(probe.missing)}")
                 continue
             agents[name] = agent or self.agent(name)
             if auto:
                 break
         if not agents:
-            raise AgentUnavailable("; ".join(notes) or "no agent is installed", mend="`ralph doctor` says more")
+            nowhere = [f"not installed, or not set up: {', '.join(absent)}"] if absent else []
+            what = "; ".join([*notes, *nowhere]) or "no agent is installed"
+            raise AgentUnavailable(f"no agent can be used: {what}" if auto else what, mend="`ralph doctor` says more")
         return agents, notes
 
     def cast(self) -> tuple[Cast, list[str]]:

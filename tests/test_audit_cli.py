@@ -36,6 +36,14 @@ def types(ralph, *arguments):
     return [record["type"] for record in query(ralph, *arguments)["records"]]
 
 
+def test_of_logs_each_line_is_a_record_for_programs(ralph):
+    ralph.run("cat > /dev/null; echo LOOP_COMPLETE")
+    for command in (("logs", "--json", "-n", "1000"), ("audit", "tail", "--json", "-n", "1000", "-f")):
+        done = ralph(*command)
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line) for line in done.stdout.splitlines()] == ralph.records()
+
+
 class TestQuery:
     def test_gives_the_records_of_the_latest_run(self, done):
         answer = query(done)

@@ -105,3 +105,14 @@ def test_when_both_pass_faults_on_the_retries_are_counted(ralph, run):
     assert done.returncode == 1
     assert calls[:2] == ["one", "two"]
     assert len(calls) <= 5
+
+
+def test_without_any_agent_one_short_line_says_so(ralph):
+    ralph.write("PROMPT.md", "x\n")
+    ralph.program("claude", "#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    said = ralph.refuses(
+        "run", env={"PATH": f"{ralph.root}/bin:/usr/bin:/bin"}, says=["no agent can be used", "ralph doctor"]
+    )
+    assert "agent claude: no credentials: set ANTHROPIC_API_KEY" in said
+    assert "not installed, or not set up: " in said
+    assert len(said) < 800

@@ -70,8 +70,14 @@ def query(
     return ExitCode.COMPLETED
 
 
-def tail(run: str | None, count: int, overrides: Mapping[str, Any], *, config: Path | None, follow: bool) -> int:
-    """Print the last records of a run and, with `follow`, those that come, until nobody works on it any more."""
+def tail(
+    run: str | None, count: int, overrides: Mapping[str, Any], *, config: Path | None, follow: bool, as_json: bool
+) -> int:
+    """Print the last records of a run and, with `follow`, those that come, until nobody works on it any more.
+
+    `as_json`: each as the line of JSON that it is in the account.
+    """
+    line = _json_line if as_json else _line
     here = session(overrides, config=config)
     here, run = _run(here, run)
     sink = here.auditor(Capability.QUERY)
@@ -80,11 +86,11 @@ def tail(run: str | None, count: int, overrides: Mapping[str, Any], *, config: P
         last = [*last[-count + 1 :], record] if count > 1 else [record]
     seq = last[-1].seq if last else 0
     for record in last if count else ():
-        say(_line(record))
+        say(line(record))
     while follow:
         live = is_held(here.workspace, here.home, run)  # asked first: what is written until then is still shown
         for record in sink.query(AuditFilter(run=run, after=seq)):
-            say(_line(record))
+            say(line(record))
             seq = record.seq
         follow = live
         if follow:
@@ -106,6 +112,8 @@ def verify(run: str | None, overrides: Mapping[str, Any], *, config: Path | None
         here, run = _run(here, run)
         results = [_checked(here, run)]
     bad = any(result.problem for result in results)
+    if not results and not as_json:
+        say("the account holds no run")
     if as_json:
         say_json([asdict(result) for result in results])
     else:
@@ -293,6 +301,10 @@ def _moment(words: str, option: str) -> datetime:
 def _iso(moment: datetime) -> str:
     """As the records have it."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _json_line(record: AuditRecord) -> str:
+    return record.line.decode("utf-8", "replace").rstrip("\n")
 
 
 def _line(record: AuditRecord) -> str:

@@ -28,7 +28,7 @@ how one can see that it is right, and what must not be changed. Then list the pi
 """
 
 SETTINGS = """\
-# Settings of Ralph: `ralph config show` says what holds, docs/reference/settings.md what there is.
+# Settings of Ralph: `ralph config show` says what there is and what holds, and why.
 {agent}
 max_iterations: 100
 max_runtime: 14400      # seconds

@@ -24,8 +24,8 @@ WORDS = 50
 def show(overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) -> int:
     """Print the runs of the workspace, the newest first."""
     here = session(overrides, config=config)
-    at_work = {holder.run for each in (here, *here.worktrees().values()) if (holder := live(each.workspace, each.home))}
-    states = _states(here)
+    at_work = runs_at_work(here)
+    states = states_in(here)
     if as_json:
         say_json([_object(state, at_work) for state in states])
         return ExitCode.COMPLETED
@@ -38,6 +38,11 @@ def show(overrides: Mapping[str, Any], *, config: Path | None, as_json: bool) ->
     return ExitCode.COMPLETED
 
 
+def runs_at_work(here: Session) -> set[str]:
+    """The runs that are at work in the workspace and in its worktrees."""
+    return {holder.run for each in (here, *here.worktrees().values()) if (holder := live(each.workspace, each.home))}
+
+
 def condition(state: RunState, at_work: Collection[str]) -> str:
     """In a word what has become of a run: its outcome, or that it is at work, or was cut short."""
     if state.run in at_work:
@@ -45,8 +50,8 @@ def condition(state: RunState, at_work: Collection[str]) -> str:
     return state.outcome.kind.value if state.outcome is not None else "cut short"
 
 
-def _states(here: Session) -> list[RunState]:
-    """Of the runs here and in worktrees, the newest first."""
+def states_in(here: Session) -> list[RunState]:
+    """The states of the runs here and in worktrees, the newest first."""
     store, apart, found = here.store(), here.worktrees(), []
     for run in sorted({*store.runs(), *apart}, reverse=True):
         try:

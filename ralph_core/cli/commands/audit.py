@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Config, Json, RunId, Workspace, given
+from .options import Config, Json, JsonLines, RunId, Workspace, given
 
 app = typer.Typer(
     help="The account of a run: look at it, check it, hand it on, forget it in time.", no_args_is_help=True
@@ -57,11 +57,12 @@ def audit_tail(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     workspace: Workspace = None,
     config: Config = None,
+    json_output: JsonLines = False,
 ) -> int:
     """Show the last records of a run, and those that come."""
     from ralph_core.cli import audit as module
 
-    return module.tail(run_id, count, given(workspace=workspace), config=config, follow=follow)
+    return module.tail(run_id, count, given(workspace=workspace), config=config, follow=follow, as_json=json_output)
 
 
 @app.command("verify")

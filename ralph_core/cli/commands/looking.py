@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .options import Config, Json, RunId, Workspace, given
+from .options import Config, Json, JsonLines, RunId, Workspace, given
 
 
 def status(run_id: RunId = None, workspace: Workspace = None, config: Config = None, json_output: Json = False) -> int:
-    """Show a run of this workspace: how far it is, what it used, how it ended."""
+    """Show a run of this workspace, how far it is, what it used, how it ended; without a run, all of them in a line, too."""
     from ralph_core.cli import status as module
 
     return module.show(run_id, given(workspace=workspace), config=config, as_json=json_output)
@@ -79,8 +79,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     config: Config = None,
     workspace: Workspace = None,
+    json_output: JsonLines = False,
 ) -> int:
     """Show what happened last in a run, and what happens; the same as `ralph audit tail`, with more lines."""
     from ralph_core.cli import audit as module
 
-    return module.tail(run_id, count, given(workspace=workspace), config=config, follow=follow)
+    return module.tail(run_id, count, given(workspace=workspace), config=config, follow=follow, as_json=json_output)

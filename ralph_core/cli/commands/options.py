@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Agent = Annotated[str | None, typer.Option("--agent", "-a", help="Agent, or a comma list in fall-back order, or auto.")]
+
+def runs_here(incomplete: str) -> list[str]:
+    """For a shell's completion: the runs of this directory, the newest first."""
+    folder = Path(os.environ.get("RALPH_WORKSPACE", "."), os.environ.get("RALPH_HOME", ".agent"), "runs")
+    names = sorted((path.name for path in folder.glob("2*")), reverse=True)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def agents_here(incomplete: str) -> list[str]:
+    """For a shell's completion: the agents that are installed, behind the last comma."""
+    from ralph_core.plugins import PluginChoice, build_manager  # nothing else needs them that early
+
+    before, comma, last = incomplete.rpartition(",")
+    names = ["auto", *sorted(build_manager(PluginChoice()).providers["agent"])]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent", "-a", help="Agent, or a comma list in fall-back order, or auto.", autocompletion=agents_here
+    ),
+]
 Command = Annotated[str | None, typer.Option("--command", help="Shell command of the agent `command`.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file: YAML, JSON or TOML.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="File that says what is to be done.")]
@@ -39,7 +62,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, start
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-RunId = Annotated[str | None, typer.Argument(help="Run id, or its beginning; the latest run without one.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="For programs: a line of JSON each.")]
+RunId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN_ID", help="Run id, or its beginning; the latest run without one.", autocompletion=runs_here
+    ),
+]
 
 
 def given(**options: Any) -> dict[str, Any]:
