@@ -5,9 +5,7 @@ No pydantic here: what only needs to know which plugins are wanted (`ralph plugi
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError, UnknownName, UserError
+from .settingsfile import read_file
 
 FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
 """Names under which a settings file is found in the workspace, in this order."""
@@ -174,76 +173,12 @@ def _take_guide_table(sources: Sources, table: str) -> None:
             sources.put(names[name], value, origin)
 
 
-def read_file(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The table that a settings file holds, and the line of each key. Raises `SettingsError` with line and column."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: byte {error.start} is not UTF-8", mend="save the file as UTF-8") from None
-    except OSError as error:
-        raise SettingsError(f"settings file {path} can't be read: {error.strerror}") from None
-    reader = {".json": _read_json, ".toml": _read_toml}.get(path.suffix.lower(), _read_yaml)
-    table, lines = reader(path, text)
-    if not isinstance(table, dict):
-        raise SettingsError(f"{path}: the file has to hold a table of settings, not a {type(table).__name__}")
-    return table, lines
-
-
 def _find(config: Path | None, workspace: Path) -> Path | None:
     if config is not None:
         if not config.is_file():
             raise UserError(f"settings file {config} does not exist", mend="see --config")
         return config
     return next((workspace / name for name in FILES if (workspace / name).is_file()), None)
-
-
-def _read_yaml(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    import yaml  # only a run with a settings file pays for it
-
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        table = loader.construct_document(node) if node is not None else {}
-        lines = dict(_yaml_lines(node, ()))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise SettingsError(f"{path}:{place} {error.problem}", mend="the file is not valid YAML") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: as of a date that is none
-        raise SettingsError(f"{path}: {' '.join(str(error).split())}", mend="the file is not valid YAML") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: it is nested too deeply, or within itself") from None
-    return table, lines
-
-
-def _yaml_lines(node: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
-    found: list[tuple[tuple[str, ...], int]] = []
-    if getattr(node, "id", "") == "mapping":
-        for key, value in node.value:
-            here = (*path, str(key.value))
-            found += [(here, key.start_mark.line + 1), *_yaml_lines(value, here)]
-    return found
-
-
-def _read_json(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    try:
-        return json.loads(text), {}
-    except json.JSONDecodeError as error:
-        raise SettingsError(
-            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}", mend="the file is not valid JSON"
-        ) from None
-
-
-def _read_toml(path: Path, text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        return tomllib.loads(text), {}
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {error}", mend="the file is not valid TOML") from None
 
 
 def _with_profile(

@@ -105,3 +105,33 @@ class TestSchema:
 
     def test_says_what_a_setting_means(self, schema):
         assert "US dollars" in schema["properties"]["max_cost"]["description"]
+
+
+class TestLines:
+    """Where a setting was made is said with its line, whatever the format."""
+
+    @pytest.mark.parametrize(
+        ("name", "text", "line"),
+        [
+            ("ralph.json", '{\n  "agent": "command",\n  "max_iteration": 3\n}', 3),
+            ("ralph.json", '{"production": {\n "monitoring": {\n\n "enable": true}}}', 4),
+            ("ralph.toml", "agent = 'command'\n\nmax_iteration = 3", 3),
+            ("ralph.toml", "max_cost = 3\n[production.monitoring]  # of a profile\nenable = true", 3),
+            ("ralph.toml", 'on_done = """\nmax_iteration = 3\n"""\nmax_iteration = 4', 4),
+            ("ralph.toml", "[[gates]]\ncommand = 'true'\n[monitoring]\n'enable' = 3", 4),
+        ],
+    )
+    def test_of_a_mistake(self, ralph, name, text, line):
+        ralph.write(name, text)
+        ralph.refuses("config", "check", says=[f"{name}, line {line}: unknown setting", "did you mean"])
+
+    def test_of_what_holds(self, ralph):
+        ralph.write("ralph.toml", "agent = 'command'\n[agents.command]\ncommand = 'true'\n")
+        shown = json.loads(ralph("config", "show", "--json", "--given").stdout)
+        assert {key: each["from"] for key, each in shown.items()} == {
+            "agent": "ralph.toml, line 1",
+            "agents.command.command": "ralph.toml, line 3",
+        }
+        assert "all 2 settings that are given are valid" in ralph("config", "check").stdout
+        ralph.write("tabs.json", '{\n\t"agent": "command",\n\t"max_cost": 5}')
+        assert "max_cost" in ralph("config", "show", "--given", "--config", "tabs.json").stdout

@@ -218,7 +218,7 @@ class TestConcurrentActions:
         return next(record["message"] for record in ralph.records() if record["type"] == "agent.finished")
 
     def test_one_too_many_is_denied_by_name(self, ralph):
-        ralph.settings("runtime: {max_concurrent_actions: 2}")
+        ralph.env["DEFAULT_MAX_CONCURRENT_ACTIONS"] = "2"
         said = self.answers(ralph)
         reason = "2 tools are at work already, and at most 2 may be (max_concurrent_actions) (Ralph's policy concurrent_actions)"
         assert said == f"allow; allow; deny{reason}; allow"

@@ -47,9 +47,8 @@ def check(overrides: Mapping[str, Any], *, config: Path | None) -> int:
     """Validate all settings, the sections of providers too, selected or not. Raises `SettingsError` for the first mistake."""
     here = session(overrides, config=config)
     _values(here)
-    say(
-        f"{here.sources.file or 'no settings file'}: all {sum(1 for _ in here.sources.origins)} settings that are given are valid"
-    )
+    count = sum(1 for _ in _leaves(here.sources.values)) if here.sources.values else 0
+    say(f"{here.sources.file or 'no settings file'}: all {count} settings that are given are valid")
     return ExitCode.COMPLETED
 
 

@@ -66,7 +66,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, Any, str]]:
     """The settings of the file, by their own names, each with the place that it was made at; none without a file."""
     if not path.is_file():
         return
-    from ralph_core.sources import read_file
+    from ralph_core.settingsfile import read_file
 
     table, lines = read_file(path)
     for section, values in table.items():
