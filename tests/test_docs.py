@@ -30,6 +30,7 @@ OTHERS = {
     "--no-session-persistence",
     "--recursive",
     "--resume",
+    "--upgrade",
     "--safe-mode",
     "--settings",
     "--user",

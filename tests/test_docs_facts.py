@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ralph_core import ExitCode
-from ralph_core.plugins import KINDS, PluginChoice, build_manager
+from ralph_core.discovery import PluginChoice, build_manager
+from ralph_core.plugins import KINDS
 from ralph_core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
