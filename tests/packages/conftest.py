@@ -49,7 +49,7 @@ class Place:
             "UV_FIND_LINKS": str(shelf),
         }
 
-    def __call__(self, *command, cwd=None, limit=300, **env):
+    def __call__(self, *command, cwd=None, limit=600, **env):
         """Run a program; nobody is there to answer a question."""
         return subprocess.run(
             list(map(str, command)),
