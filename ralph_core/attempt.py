@@ -9,30 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
-from . import pricing
 from .approvals import FOLDER as APPROVALS
 from .approvals import Asked, AskServer
-from .audit import RESULTS, Pair
+from .audit import Pair
 from .consent import Consent
 from .contracts import Capability, Command, Failure, McpServers, Request
 from .events import (
-    Event,
     Failed,
     FailureKind,
     Finished,
-    Started,
-    Text,
     Tokens,
-    ToolCall,
-    ToolResult,
     Usage,
-    UsageWindow,
 )
-from .meter import Meter
+from .intake import TEXT_KEPT, Intake, spend_data
 from .prompt import as_ticked, claims_completion, compose
 from .records import Severity
 from .run import Ended, Run
-from .state import RECENT, Attempt, Quota, Spend
+from .state import RECENT, Attempt
 from .verdicts import Moment, MomentKind
 from .watch import AgentHost, Watch
 
@@ -45,10 +38,6 @@ if TYPE_CHECKING:
     from .recording import Recorder
     from .steering import Word
 
-TEXT_KEPT = 1000
-"""Characters of a text that go into its audit record; all of it is in the run's folder."""
-
-
 READ_ON = 5.0
 """Seconds for which the output of an agent that was killed is read on, for what it had reported of its spending."""
 
@@ -58,22 +47,18 @@ class AttemptRunner:
 
     def __init__(self, run: Run, agent: str, iteration: int) -> None:
         self.run, self.agent, self.iteration = run, agent, iteration
-        self._meter = Meter()
-        self._booked_before = run.state.booked or run.state.spend
         self._plugin, _ = run.parts.plugins.provider("agent", agent)
         self._able = run.parts.plugins.capabilities(agent, run.parts.agents[agent])
-        self._final: Finished | Failed | None = None
-        self._tools: dict[str, tuple[ToolCall, Span, int]] = {}
+        self._intake = Intake(run, agent, self._plugin, self._able)
         self._job: Job | None = None
         self._words: Sequence[Word] = ()
-        self._provider: str | None = None
 
     async def make(self) -> Attempt:
         """Run the agent once. Raises `Ended` when a policy or a person ends the run meanwhile."""
         run, number = self.run, self.run.state.attempts + 1
         output = f"output/{number:04d}.out"
         # What it spends is unknown from its first moment on, also if Ralph is killed in it.
-        spend = self._meter.spend()
+        spend = self._intake.meter.spend()
         current = Attempt(self.iteration, number, self.agent, time.time(), output=output, spend=spend)
         starts = self._starts(current.started)
         run.save(
@@ -82,7 +67,7 @@ class AttemptRunner:
             attempts=number,
             current=current,
             starts=starts,
-            booked=self._booked_before,
+            booked=self._intake.booked_before,
         )
         attributes = {
             names.OPERATION: "invoke_agent",
@@ -218,8 +203,10 @@ class AttemptRunner:
                     if isinstance(event, Asked):
                         await consent.decide(event)
                     elif event is not None:
-                        await self._take(event, consent)
-                    elif self._final is None and await self._overdue(watch):  # once it is through, that is judged first
+                        await self._intake.take(event, consent)
+                    elif self._intake.final is None and await self._overdue(
+                        watch
+                    ):  # once it is through, that is judged first
                         break
             except Exception:
                 watch.kill()  # over a limit, or nothing there that would watch over it: every further second may cost
@@ -227,7 +214,7 @@ class AttemptRunner:
                 raise
             finally:
                 await consent.close()
-        if run.parts.halt.now is not None and self._final is None:
+        if run.parts.halt.now is not None and self._intake.final is None:
             raise Ended(run.parts.halt.now)
 
     async def _overdue(self, watch: Watch) -> bool:
@@ -238,7 +225,7 @@ class AttemptRunner:
         ruling = await run.judged(Moment(MomentKind.TICK))
         if ruling is None:
             return False
-        self._final = Failed(FailureKind.TIMEOUT, getattr(ruling.verdict, "reason", ""))
+        self._intake.final = Failed(FailureKind.TIMEOUT, getattr(ruling.verdict, "reason", ""))
         return True
 
     async def _take_the_rest(self, watch: Watch, host: AgentHost) -> None:
@@ -251,106 +238,18 @@ class AttemptRunner:
             if event is None and time.monotonic() >= until:
                 return
             if isinstance(event, Usage):
-                self._meter.usage(event)
+                self._intake.meter.usage(event)
             elif isinstance(event, (Finished, Failed)):
-                self._meter.final(event)
-
-    async def _take(self, event: Event, consent: Consent) -> None:
-        """Meter an event, write it into the account, and have it judged."""
-        if isinstance(event, Started):
-            self._meter.started(event)
-            self.run.note(current=replace(self._current, session=event.session, model=event.model))
-            self._provider = event.provider
-            self._record("agent.session", data={"session": event.session, "model": event.model})
-        elif isinstance(event, Text):
-            self._record("agent.text", self.run.parts.redactor.cut(event.text, TEXT_KEPT), severity=Severity.DEBUG)
-        elif isinstance(event, ToolCall):
-            attributes = {names.OPERATION: "execute_tool", names.TOOL: event.name, names.TOOL_CALL: event.id}
-            span = self.run.parts.telemetry.begin(f"execute_tool {event.name}", attributes)
-            self._tools[event.id] = (event, span, time.time_ns())
-            used = {"id": event.id, "input": event.input}
-            self._record("tool.started", event.name, capability=f"tool:{event.name}", data=used)
-            await consent.reported(event)
-        elif isinstance(event, ToolResult):
-            call = self._tools[event.id][0] if event.id in self._tools else None
-            self._end_tool(event.id, "finished" if event.ok else "failed", event.text)
-            consent.ended(event.id)
-            if call is not None and event.ok:
-                await consent.used(call)
-        elif isinstance(event, Usage):
-            await self._load_prices(event)
-            self._meter.usage(event)
-            self._save_spend()
-            if Capability.USAGE not in self._able or Capability.USAGE_LIVE in self._able:
-                # Else it reports when it is through, and a claim of completion comes next: that is judged first.
-                await self.run.rule(Moment(MomentKind.USAGE, event))
-        elif isinstance(event, UsageWindow):
-            figures = {"window": event.window, "utilization": event.utilization, "resets_at": event.resets_at}
-            self._record("agent.window", event.status, data=figures)
-            self._heed_quota(event)
-            await self.run.rule(Moment(MomentKind.WINDOW, event))
-        else:
-            self._final = event
-            await self._load_prices(event)
-            self._meter.final(event)
-            if isinstance(event, Failed) and event.kind is FailureKind.USAGE_LIMIT:
-                until = None if event.retry_after is None else time.time() + event.retry_after
-                self._heed_quota(UsageWindow("rejected", resets_at=until))
-            self._save_spend()
-            if isinstance(event, Failed):
-                # With the budget used up, that is why it ended: an agent that heeds its own share of it says "failed", too.
-                await self.run.rule(Moment(MomentKind.USAGE, event))
-
-    async def _load_prices(self, event: Usage | Finished | Failed) -> None:
-        """Have the price list at hand if it is needed: that takes a while, so it is done beside the loop."""
-        tokens = event.tokens if isinstance(event, Usage) else event.usage
-        if event.cost is None and tokens is not None and not pricing.loaded():
-            await asyncio.to_thread(pricing.load)
-
-    def _heed_quota(self, event: UsageWindow) -> None:
-        """Keep what was said of a quota in the state, where it survives Ralph."""
-        now = time.time()
-        others = (quota for quota in self.run.state.quotas if (quota.agent, quota.window) != (self.agent, event.window))
-        quota = Quota(self.agent, event.window, event.status, event.utilization, event.resets_at, now)
-        self.run.save(quotas=(*others, quota))
-
-    def _save_spend(self) -> None:
-        """Save what was spent so far, before anyone judges it: a kill right now must not make it unspent."""
-        spend = self._meter.spend()
-        total = self.run.state.spend.at_least(self._booked_before + spend)
-        if spend != self._current.spend or total != self.run.state.spend:
-            measured = (
-                spend.tokens is not None or spend.cost is not None
-            )  # else the end of the attempt says it soon enough
-            keep = self.run.save if measured else self.run.note
-            keep(current=replace(self._current, spend=spend), spend=total)
-
-    def _record(self, type_: str, message: str = "", **more: Any) -> None:
-        known = {"actor": self.agent, "plugin": self._plugin, "capability": "agent"}
-        self.run.parts.trail.record(type_, message=message, **{**known, **more})
-
-    def _end_tool(self, tool: str, ending: str, text: str = "") -> None:
-        if tool not in self._tools:
-            return
-        call, span, started = self._tools.pop(tool)
-        now, good = time.time_ns(), ending == "finished"
-        self.run.parts.telemetry.end(span, None if good else ending)
-        self._record(
-            f"tool.{ending}",
-            call.name if good else f"{call.name}: {self.run.parts.redactor.cut(text, 300)}",
-            capability=f"tool:{call.name}",
-            result=RESULTS[ending],
-            severity=Severity.INFO if good else Severity.WARNING,
-            data={"id": call.id},
-            duration=(now - started) / 1e9,
-        )
+                self._intake.meter.final(event)
 
     # --- after ---
 
     @property
     def answer(self) -> str | None:
         """The agent's last words; None if it has not finished."""
-        return self.run.parts.redactor.text(self._final.text) if isinstance(self._final, Finished) else None
+        return (
+            self.run.parts.redactor.text(self._intake.final.text) if isinstance(self._intake.final, Finished) else None
+        )
 
     @property
     def _current(self) -> Attempt:
@@ -359,7 +258,7 @@ class AttemptRunner:
 
     def _judged(self) -> Attempt:
         """What became of the attempt: its final event decides, whatever the exit code was."""
-        run, final = self.run, self._final
+        run, final = self.run, self._intake.final
         if isinstance(final, Finished):
             claimed = claims_completion(final.text, run.state.promise)
             message = run.parts.redactor.text(_first_line(final.text))
@@ -372,29 +271,20 @@ class AttemptRunner:
 
     def _book(self, attempt: Attempt, span: Span, pair: Pair) -> Attempt:
         """Enter an attempt that is over into the state, the trace and the account."""
-        for tool in list(self._tools):
-            self._end_tool(tool, "abandoned")
-        attempt = replace(attempt, ended=time.time(), spend=self._meter.spend())
-        state, booked = self.run.state, self._booked_before + attempt.spend
+        self._intake.end_tools()
+        attempt = replace(attempt, ended=time.time(), spend=self._intake.meter.spend())
+        state, booked = self.run.state, self._intake.booked_before + attempt.spend
         recent = (*state.recent, attempt)[-RECENT:]
         self.run.note(current=None, recent=recent, booked=booked, spend=state.spend.at_least(booked))
-        span.set_attributes(_attributes(attempt, self._provider, self._job))
+        span.set_attributes(_attributes(attempt, self._intake.provider, self._job))
         pair.ending = attempt.result or "abandoned"
         pair.message = attempt.message
         pair.severity = Severity.INFO if attempt.result == "finished" else Severity.WARNING
         failure = {"failure": attempt.failure.value} if attempt.failure is not None else {}
-        spent = {**spend_data(attempt.spend), **self._meter.differences()}
+        spent = {**spend_data(attempt.spend), **self._intake.meter.differences()}
         pair.data = {"attempt": attempt.number, "claimed": attempt.claimed, **failure, **spent}
         pair.usage = spend_data(attempt.spend)
         return attempt
-
-
-def spend_data(spend: Spend) -> dict[str, Any]:
-    """A spend for the account: what is unknown is null, and what is estimated is said."""
-    estimated = {"estimated_usd": round(spend.estimated, 6)} if spend.estimated else {}
-    partly = {"unmetered": spend.unmetered} if spend.unmetered and spend.cost is not None else {}
-    tokens = spend.tokens.total if spend.tokens is not None else None
-    return {"cost_usd": spend.cost, "tokens": tokens, **estimated, **partly}
 
 
 def _attributes(attempt: Attempt, provider: str | None, job: Job | None) -> dict[str, Any]:

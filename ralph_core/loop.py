@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import conventions as names
-from .attempt import AttemptRunner, spend_data
+from .attempt import AttemptRunner
 from .audit import RESULTS, Pair
 from .errors import PluginFault, RalphError, StoreError
 from .events import FailureKind
 from .gates import Gates
+from .intake import spend_data
 from .records import Severity
 from .run import Ended, Parts, Run
 from .state import Attempt, GateResult, RunState
