@@ -29,7 +29,7 @@ META = {"test_seams.py", "test_docs.py", "test_contract_golden.py"}
 
 VALUES = ("errors", "events", "records", "state", "verdicts")
 CONTRACT = ("contracts", "hookspecs")
-CLIMBING = ("run", "consent", "diagnosis", "attempt", "gates", "loop", "sitting", "session", "cli")
+CLIMBING = ("run", "consent", "diagnosis", "intake", "attempt", "gates", "loop", "sitting", "session", "cli")
 """From the bottom to the top: the values, the contract, all modules that are not named here (the parts of a run), and then
 those that put the parts together. Each imports from its own row or below; of the last ones, each from those before it."""
 
