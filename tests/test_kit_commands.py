@@ -15,7 +15,7 @@ import pytest
 from ralph_core.cli.plugins_new import KINDS
 from ralph_core.hookspecs import PROJECT, RalphSpec
 from ralph_core.plugins import PluginRow, Plugins
-from ralph_core.sources import _read_toml
+from ralph_core.settingsfile import _read_toml
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"agent": "acme", "store": "acme-cold-storage", "sink": "x", "policy": "office_hours", "commands": "greet"}
@@ -303,5 +303,5 @@ class TestDeprecation:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(RalphSpec)
         with pytest.warns(DeprecationWarning, match="goes away in 0.9") as seen:
-            Plugins(manager)._adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
+            Plugins(manager).adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
         assert (seen[0].filename, seen[0].lineno) == (str(path), 4)

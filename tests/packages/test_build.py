@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ralph_core import CONTRACT_VERSION, __version__
-from ralph_core.sources import _read_toml
+from ralph_core.settingsfile import _read_toml
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]

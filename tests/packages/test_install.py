@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ralph_core.sources import _read_toml
+from ralph_core.settingsfile import _read_toml
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/install.md").read_text(encoding="utf-8")
