@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pluggy
 import pytest
+import tomli
 
 from ralph_core.cli.plugins_new import KINDS
 from ralph_core.hookspecs import PROJECT, RalphSpec
 from ralph_core.plugins import PluginRow, Plugins
-from ralph_core.settingsfile import _read_toml
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"agent": "acme", "store": "acme-cold-storage", "sink": "x", "policy": "office_hours", "commands": "greet"}
@@ -23,8 +23,7 @@ NAMES = {"agent": "acme", "store": "acme-cold-storage", "sink": "x", "policy": "
 
 def installed(package, site):
     """Put a package into a directory as pip would, without pip: that takes a build backend, and an index."""
-    path = package / "pyproject.toml"
-    project = _read_toml(path, path.read_text())[0]["project"]
+    project = tomli.loads((package / "pyproject.toml").read_text())["project"]
     for path in (package / "src").iterdir():
         shutil.copytree(path, site / path.name)
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -303,5 +302,5 @@ class TestDeprecation:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(RalphSpec)
         with pytest.warns(DeprecationWarning, match="goes away in 0.9") as seen:
-            Plugins(manager).adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
+            Plugins(manager)._adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
         assert (seen[0].filename, seen[0].lineno) == (str(path), 4)

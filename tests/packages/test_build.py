@@ -10,17 +10,16 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import tomli
 
 from ralph_core import CONTRACT_VERSION, __version__
-from ralph_core.settingsfile import _read_toml
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 
 
 def project(folder):
-    path = folder / "pyproject.toml"
-    return _read_toml(path, path.read_text())[0]["project"]
+    return tomli.loads((folder / "pyproject.toml").read_text())["project"]
 
 
 def name(folder):

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from ralph_core.settingsfile import _read_toml
+import tomli
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/install.md").read_text(encoding="utf-8")
@@ -122,8 +121,7 @@ class TestPipx:
 
 
 def test_the_page_names_every_extra():
-    path = ROOT / "pyproject.toml"
-    extras = _read_toml(path, path.read_text())[0]["project"]["optional-dependencies"]
+    extras = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(
         re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?`) \|", section("Extras"), re.MULTILINE)))
     ) == set(extras)
