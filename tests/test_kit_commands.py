@@ -302,5 +302,5 @@ class TestDeprecation:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(RalphSpec)
         with pytest.warns(DeprecationWarning, match="goes away in 0.9") as seen:
-            Plugins(manager)._adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
+            Plugins(manager).adopt(PluginRow("late", "ralph-late", "1.0", "active"), plugin)
         assert (seen[0].filename, seen[0].lineno) == (str(path), 4)
