@@ -61,7 +61,9 @@ class AttemptRunner:
         spend = self._intake.meter.spend()
         current = Attempt(self.iteration, number, self.agent, time.time(), output=output, spend=spend)
         starts = self._starts(current.started)
+        # Not durable: a power cut now takes the attempt with it, and what it has spent is saved as it is reported.
         run.save(
+            durable=False,
             agent=self.agent,
             iteration=self.iteration,
             attempts=number,
@@ -185,7 +187,7 @@ class AttemptRunner:
 
     def _spawned(self, job: Job) -> None:
         self._job = job
-        # Not durable: no process survives the power cut that this would have to survive.
+        # The store makes this one durable, after the one before; the agent is at work meanwhile.
         self.run.save(durable=False, current=replace(self._current, pid=job.pid, pid_started=job.identity))
 
     # --- meanwhile ---

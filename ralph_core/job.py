@@ -272,15 +272,23 @@ async def within(event: asyncio.Event, seconds: float) -> bool:
 def create(path: Path, content: bytes = b"") -> int:
     """Make a new private file, in place of one that may be there; returns a descriptor for reading it."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        number = _new(path)
         try:
-            with open(number, "wb", closefd=False) as file:
-                file.write(content)
+            if content:
+                with open(number, "wb", closefd=False) as file:
+                    file.write(content)
         except BaseException:
             os.close(number)
             raise
         return number
     except OSError as error:
         raise StoreError(f"can't write {path}: {error.strerror}") from error
+
+
+def _new(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except (FileNotFoundError, FileExistsError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
