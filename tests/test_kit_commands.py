@@ -68,6 +68,12 @@ class TestNew:
         tool(ralph, package, "ruff", "format", "--check")
         assert "Success" in tool(ralph, package, "mypy")
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_is_clean_under_a_long_name_too(self, ralph, made, kind):
+        package = made(kind, f"a-name-of-thirty-letters-{kind}")
+        tool(ralph, package, "ruff", "check")
+        tool(ralph, package, "ruff", "format", "--check")
+
     @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "commands"])
     def test_is_verified(self, ralph, made, kind):
         made(kind)
