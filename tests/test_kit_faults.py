@@ -35,7 +35,7 @@ AGENTS = {
     "probe_raises": ("probe_is_quick_and_does_not_raise", "probe raised OSError('no disk')"),
     "probe_answers_nothing": ("probe_is_quick_and_does_not_raise", "probe answered None"),
     "probe_takes_long": ("probe_is_quick_and_does_not_raise", "probe took "),
-    "probe_finds_everything": ("probe_says_what_is_missing", "shutil.which(name, path=context.env.get('PATH'))"),
+    "probe_finds_everything": ("probe_says_what_is_missing", "find_program(name, self.context.env)"),
     "only_success": ("scenarios_show_success_and_failure", "only one of success and failure"),
     "one_name_twice": ("scenarios_show_success_and_failure", "two scenarios have one name"),
     "two_final_events": ("ends_with_exactly_one_final_event", "Finished, Finished"),
