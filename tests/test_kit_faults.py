@@ -36,6 +36,7 @@ AGENTS = {
     "probe_answers_nothing": ("probe_is_quick_and_does_not_raise", "probe answered None"),
     "probe_takes_long": ("probe_is_quick_and_does_not_raise", "probe took "),
     "probe_finds_everything": ("probe_says_what_is_missing", "find_program(name, self.context.env)"),
+    "knows_skills_that_are_not_there": ("skills_are_files_that_are_there", "where there is no skill, skills() answers"),
     "only_success": ("scenarios_show_success_and_failure", "only one of success and failure"),
     "one_name_twice": ("scenarios_show_success_and_failure", "two scenarios have one name"),
     "two_final_events": ("ends_with_exactly_one_final_event", "Finished, Finished"),

@@ -160,6 +160,19 @@ class AgentContract:
             mend="say in a sentence what to install or to set",
         )
 
+    def test_skills_are_files_that_are_there(self, bare: Agent) -> None:
+        """`skills` names files `SKILL.md` that exist: none on a machine that has nothing."""
+        try:
+            found: object = list(bare.skills())
+        except Exception as error:
+            found = error
+        holds(
+            isinstance(found, list)
+            and all(isinstance(each, Path) and each.name == "SKILL.md" and each.is_file() for each in found),
+            f"where there is no skill, skills() answers {found!r:.200}",
+            mend="answer the paths of the files SKILL.md that are there; () where there is none, or leave it to the base class",
+        )
+
     # --- attempts ---
 
     def test_scenarios_show_success_and_failure(self, stage: Stage) -> None:

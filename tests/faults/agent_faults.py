@@ -79,6 +79,12 @@ class Test_probe_finds_everything(Base):
             return Probe("/usr/bin/acme")
 
 
+class Test_knows_skills_that_are_not_there(Base):
+    class agent(AcmeAgent):
+        def skills(self):
+            return [self.context.workspace / "skills" / "one" / "SKILL.md"]
+
+
 class Test_only_success(Base):
     agent = AcmeAgent
 
