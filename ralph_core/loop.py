@@ -101,6 +101,8 @@ class Loop:
             )
             due = number % run.parts.settings.checkpoint_interval == 0
             snapshot = await run.snapshot() if due else None
+            if due and attempt.claimed:
+                run.save(durable=False)  # gates are next, which may take long
             if answer is not None and run.state.limits.no_progress is not None:
                 await run.look_for_progress(answer, snapshot)
 

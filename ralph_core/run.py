@@ -21,7 +21,7 @@ from .policies import Policies, Ruling
 from .records import Severity
 from .redaction import Redactor
 from .settings import Settings
-from .state import RunState
+from .state import Progress, RunState
 from .steering import Desk
 from .telemetry import Telemetry
 from .transcripts import Transcripts
@@ -141,29 +141,23 @@ class Run:
                 pair.message = snapshot.ref
                 span.set_attribute(names.REF, snapshot.ref)
                 pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
-                self.save(durable=False, snapshot=snapshot.ref)  # the store itself knows what it has recorded
+                self.note(snapshot=snapshot.ref)  # the store itself knows what it has recorded; a save will follow soon
         return snapshot
 
     async def look_for_progress(self, answer: str, snapshot: Snapshot | None) -> None:
-        """Note whether an iteration came to anything; the files are only looked at if the answer is an old one.
-
-        `snapshot` is the one that was made after it, if there was one: then the files need not be looked at again.
-        """
+        """Note whether an iteration came to anything. `snapshot` is the one that was made after it, if there was one."""
         state, answer = self.state, answer[-ANSWER_KEPT:]
-        tree: str | None = ""
-        if state.progress.repeats(answer):
-            tree = snapshot.fingerprint if snapshot is not None else None
-            if tree is None:
-                tree = await self._fingerprint()
-        self.note(progress=state.progress.after(tree, answer))
-
-    async def _fingerprint(self) -> str | None:
-        try:
-            return await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
-        except StoreError:
-            return (
-                ""  # what is not known is not the same as before; and what is wrong with the store, the next save says
-            )
+        before, tree = state.progress, snapshot.fingerprint if snapshot is not None else None
+        if tree is None:
+            tree = ""
+            if before.repeats(answer) and before.is_due(state.limits.no_progress or 0):
+                try:
+                    tree = await asyncio.to_thread(self.parts.store.fingerprint, state, self.parts.lease)
+                except (
+                    StoreError
+                ):  # what is wrong with the store, the next save says; what is not known is not the same
+                    before = Progress()
+        self.note(progress=before.after(tree, answer))
 
     @property
     def _plugin_of_store(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -104,24 +104,37 @@ class Quota:
 
 @dataclass(frozen=True)
 class Progress:
-    """Whether the last iterations came to anything: `idle` is how many of them, in a row, changed no file and said the same.
+    """Whether the last iterations came to anything.
 
-    `answer` is the end of what the last one said. `tree` names the files after it; it is only looked for when the answer
-    repeats itself ("": it was not), and None when the store can't tell: then the answers alone count.
+    To look at the files takes a while, so that is done when the answer begins to repeat itself, when a snapshot shows them
+    anyway, and when a limit would be reached if nothing had changed since.
     """
 
     idle: int = 0
+    """How many iterations in a row changed no file and said the same, up to the last look at the files."""
     tree: str | None = ""
+    """What the files were at that look; "": there was none, None: the store can't tell, and the answers alone count."""
     answer: str = ""
+    """The end of what the last iteration said."""
+    unseen: int = 0
+    """Iterations since that look, which said the same."""
 
     def repeats(self, answer: str) -> bool:
         """Whether this is nearly the same answer: nine words of ten, whatever figures are in them."""
         before, now = _words(self.answer), _words(answer)
         return before == now or SequenceMatcher(None, before, now, autojunk=False).ratio() >= 0.9
 
+    def is_due(self, limit: int) -> bool:
+        """Whether the files have to be looked at after an iteration more that says the same; one before the limit, it warns."""
+        return self.tree == "" or self.idle + self.unseen + 1 >= limit - 1
+
     def after(self, tree: str | None, answer: str) -> Progress:
-        """What it is after an iteration more."""
-        idle = self.idle + 1 if self.repeats(answer) and tree == self.tree != "" else 0
+        """What it is after an iteration more; `tree` is "" if the files were not looked at."""
+        if not self.repeats(answer):
+            return Progress(0, "", answer)
+        if tree == "":
+            return replace(self, answer=answer, unseen=self.unseen + 1)
+        idle = self.idle + self.unseen + 1 if tree == self.tree != "" else 0
         return Progress(idle, tree, answer)
 
 

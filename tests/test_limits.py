@@ -1,6 +1,7 @@
 """Each standard limit: at which moments it strikes, and that it strikes at nothing else."""
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -104,6 +105,21 @@ class TestProgress:
         assert third.after("tree", self.SAME).idle == 2
         assert third.after("another tree", self.SAME).idle == 0
         assert third.after("", "Found it: the cache was never cleared.").idle == 0
+
+    def test_counts_what_was_not_looked_at_when_nothing_has_changed_by_the_next_look(self):
+        unseen = Progress().after("", self.SAME).after("tree", self.SAME).after("", self.SAME).after("", self.SAME)
+        assert (unseen.idle, unseen.unseen) == (0, 2)
+        assert unseen.after("tree", self.SAME).idle == 3
+        assert unseen.after("another tree", self.SAME) == Progress(0, "another tree", self.SAME)
+
+    def test_the_files_are_looked_at_when_a_limit_is_near_and_not_each_time(self, ralph):
+        calls = ralph.root / "calls"
+        ralph.program("git", f'#!/bin/sh\necho "$@" >> "{calls}"\nexec {shutil.which("git")} "$@"\n')
+        ralph.settings("max_no_progress: 6\ncheckpoint_interval: 50\n")
+        done = ralph.run("cat > /dev/null; echo x >> log; echo same", "-i", "16")
+        assert "16 of 16 iterations are used up" in done.stdout
+        looks = calls.read_text().count(" add -A")
+        assert 4 <= looks <= 7, "the first snapshot twice, the last one, and a look for every five iterations"
 
     @pytest.mark.parametrize(
         ("one", "other", "same"),

@@ -18,7 +18,12 @@ def killed_in_iteration(ralph, agent, number, *more):
     """Start a run and kill it with SIGKILL while its agent works in that iteration."""
     process = ralph.begin(agent, *more)
     ralph.until((agent.folder / f"pid.{number}").exists)
-    ralph.until(lambda: ralph.state()["current"] is not None and ralph.state()["current"]["number"] == number)
+
+    def saved():  # with the process: no other save follows for some seconds
+        current = ralph.state()["current"]
+        return current is not None and current["number"] == number and current["pid"] is not None
+
+    ralph.until(saved)
     process.kill()
     ralph.end(process)
 
