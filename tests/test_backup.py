@@ -62,6 +62,18 @@ class TestRestored:
         assert not list(ralph.workspace.iterdir())
         assert "max_failures" in ralph("config", "show", "--given", "--config", "conf/mine.yml", cwd=there).stdout
 
+    def test_tells_programs_what_is_in_it(self, ralph, backed):
+        path, _ = backed
+        there = clone(ralph)
+        made = json.loads(ralph("backup", "create", "--output", ralph.root / "second.tar.gz", "--json").stdout)
+        found = json.loads(ralph("backup", "verify", path, "--json").stdout)
+        put_back = json.loads(ralph("backup", "restore", path, "--json", cwd=there).stdout)
+        run = ralph.folder.name
+        assert made["runs"] == found["runs"] == put_back["runs"] == [run]
+        assert (found["file"], found["workspace"]) == (str(path), str(ralph.workspace))
+        assert min(found["files"], found["bytes"]) > 5
+        assert (put_back["resume"], put_back["snapshot"].startswith(f"refs/ralph/{run}/")) == (run, True)
+
     def test_run_is_not_resumed_while_the_original_is_at_work(self, ralph):
         """What belongs to a run is known by its id: the original's agent would be taken for left over, and killed."""
         agent = ralph.agent("touch begun; while [ ! -e go ]; do sleep 0.05; done; echo LOOP_COMPLETE")

@@ -40,6 +40,22 @@ class TestStop:
         assert process.wait(10) == 143
         ralph.end(process)
 
+    def test_tells_programs_what_was_done(self, ralph, busy):
+        process, _ = busy
+        here = {"run": ralph.folder.name, "workspace": str(ralph.workspace)}
+        steered = json.loads(ralph("steer", "Use tabs.", "--json").stdout)
+        paused = [json.loads(ralph("pause", *more, "--json").stdout) for more in ([], [], ["--off"], ["--off"])]
+        stopped = json.loads(ralph("stop", "--now", "--wait", "--json").stdout)
+        ralph.end(process)
+        assert steered == {**here, "live": True}
+        assert [(each["before"], each["paused"]) for each in paused] == [
+            (False, True),
+            (True, True),
+            (True, False),
+            (False, False),
+        ]
+        assert stopped == {**here, "now": True, "ended": True}
+
     @pytest.mark.parametrize("command", [["stop"], ["pause"], ["pause", "--off"]])
     def test_nothing_that_is_at_work(self, ralph, command):
         assert "no run is at work" in ralph.refuses(*command)

@@ -219,6 +219,22 @@ class TestClean:
         ]
         assert oldest not in "".join(ralph.snapshots())
 
+    def test_tells_programs_what_goes_and_what_stays(self, ralph):
+        ralph.run(ralph.agent(DONE))
+        run = ralph.folder.name
+        apart(ralph, ralph.agent(DONE))
+        (tree,) = trees(ralph)
+        (tree / "work.txt").write_text("not committed\n")
+        for flags in (["--dry-run"], []):
+            told = json.loads(ralph("clean", "--keep", "0", *flags, "--json").stdout)
+            assert told["dry_run"] is bool(flags)
+            kept, gone = sorted(told["runs"], key=lambda each: each["worktree"] is None)
+            assert (gone["run"], gone["kept"]) == (run, None)
+            assert (kept["run"], kept["worktree"]) == (tree.name, str(tree))
+            assert kept["kept"]
+            assert [path.endswith(f"state_{run}.json") for path in told["files"]] == [True]
+        assert (tree / "work.txt").exists()
+
     def test_a_worktree_without_work_goes_with_its_branch_and_snapshots(self, ralph):
         ralph.run(ralph.agent(DONE))
         kept = ralph.snapshots()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import Holder, WorkspaceLock, is_held
 from ralph_core.worktrees import all_of, remove, work_in
 
-from .common import printable, say, session
+from .common import printable, say, say_json, session
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
@@ -24,31 +24,40 @@ BEGUN = 3600.0
 """Seconds after which a run whose worktree was made must have begun."""
 
 
-def tidy(keep: int, overrides: Mapping[str, Any], *, config: Path | None, dry_run: bool) -> int:
+def tidy(keep: int, overrides: Mapping[str, Any], *, config: Path | None, dry_run: bool, as_json: bool = False) -> int:
     """Forget the ended runs but the last `keep`, in worktrees or not, and remove leftovers."""
     here = session(overrides, config=config)
     trees, apart = all_of(here.workspace, here.home, here.env), here.worktrees()
     ended = sorted(_ended(here, apart, trees), reverse=True)
-    gone, done = ended[keep:], "would go" if dry_run else "gone"
+    gone = ended[keep:]
+    runs: list[dict[str, Any]] = []
     for run in gone:
-        if run not in apart:
-            say(f"{done:<9} run {run}")
-            continue
-        why = work_in(trees[run], here.env) if dry_run else _removed(apart[run], trees[run])
-        say(
-            f"kept      run {run}: {printable(why)} ({trees[run].path})"
-            if why
-            else f"{done:<9} run {run}, with its worktree"
-        )
+        why = ""
+        if run in apart:
+            why = work_in(trees[run], here.env) if dry_run else _removed(apart[run], trees[run])
+        runs.append({"run": run, "worktree": trees[run].path if run in apart else None, "kept": why or None})
     if not dry_run:
         here.store().prune(sum(run not in apart for run in ended[:keep]))
-    for path in _leftovers(here, {run for run in gone if run not in apart} if dry_run else set()):
-        say(f"{done:<9} {path}")
-        if not dry_run:
-            _discard(path)
-    if not gone:
-        say(f"no more than {keep} runs have ended")
+    left = list(_leftovers(here, {run for run in gone if run not in apart} if dry_run else set()))
+    for path in [] if dry_run else left:
+        _discard(path)
+    if as_json:
+        say_json({"dry_run": dry_run, "runs": runs, "files": left})
+    else:
+        _tell(runs, left, keep, "would go" if dry_run else "gone")
     return ExitCode.COMPLETED
+
+
+def _tell(runs: Sequence[Mapping[str, Any]], left: Sequence[Path], keep: int, done: str) -> None:
+    for each in runs:
+        if each["kept"]:
+            say(f"kept      run {each['run']}: {printable(each['kept'])} ({each['worktree']})")
+        else:
+            say(f"{done:<9} run {each['run']}{', with its worktree' if each['worktree'] else ''}")
+    for path in left:
+        say(f"{done:<9} {path}")
+    if not runs:
+        say(f"no more than {keep} runs have ended")
 
 
 def _ended(here: Session, apart: Mapping[str, Session], trees: Mapping[str, Worktree]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ralph_core.steering import Desk
 from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import is_held, live
 
-from .common import say, session
+from .common import say, say_json, session
 
 if TYPE_CHECKING:
     from ralph_core.session import Session
@@ -25,7 +25,7 @@ LOOK = 0.1
 """Seconds between two looks whether a run has ended."""
 
 
-def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: bool) -> int:
+def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: bool, as_json: bool = False) -> int:
     """Ask the live run to end: after the iteration in hand, or now."""
     here = session(overrides, config=config)
     here, holder = _live(here)
@@ -36,27 +36,39 @@ def stop(overrides: Mapping[str, Any], *, config: Path | None, now: bool, wait: 
     except ProcessLookupError:  # it ended by itself just now
         pass
     when = "is asked to end now" if now else "ends after the iteration in hand"
-    say(f"run {holder.run} {when}; `ralph resume {holder.run}` goes on with it")
+    if not as_json:
+        say(f"run {holder.run} {when}; `ralph resume {holder.run}` goes on with it")
     while wait and is_held(here.workspace, here.home, holder.run):
         time.sleep(LOOK)
+    if as_json:
+        ended = not is_held(here.workspace, here.home, holder.run)
+        say_json({"run": holder.run, "workspace": here.workspace, "now": now, "ended": ended})
     return ExitCode.COMPLETED
 
 
-def pause(overrides: Mapping[str, Any], *, config: Path | None, off: bool) -> int:
+def pause(overrides: Mapping[str, Any], *, config: Path | None, off: bool, as_json: bool = False) -> int:
     """Have the live run pause before its next iteration, or go on."""
     here = session(overrides, config=config)
     here, holder = _live(here)
     run = holder.run
     desk = Desk(here.home / "runs" / run)
-    if not off:
-        desk.pause()
-        say(f"run {run} pauses after the iteration in hand; `ralph pause --off` lets it go on")
+    before = desk.paused
+    if off:
+        desk.go_on()
+        words = "goes on" if before else "was not to pause"
     else:
-        say(f"run {run} goes on" if desk.go_on() else f"run {run} was not to pause")
+        desk.pause()
+        words = "pauses after the iteration in hand; `ralph pause --off` lets it go on"
+    if as_json:
+        say_json({"run": run, "workspace": here.workspace, "paused": not off, "before": before})
+    else:
+        say(f"run {run} {words}")
     return ExitCode.COMPLETED
 
 
-def steer(text: str, run: str | None, overrides: Mapping[str, Any], *, config: Path | None) -> int:
+def steer(
+    text: str, run: str | None, overrides: Mapping[str, Any], *, config: Path | None, as_json: bool = False
+) -> int:
     """Put words into the next prompt of a run: the live one, or else the latest."""
     here = session(overrides, config=config)
     holder = live(here.workspace, here.home)
@@ -67,8 +79,12 @@ def steer(text: str, run: str | None, overrides: Mapping[str, Any], *, config: P
     if saved.state.outcome is not None and not saved.state.outcome.resumable:
         raise UserError(f"run {run} is complete", mend="start another one with `ralph run`")
     Desk(here.home / "runs" / run).say(sys.stdin.read() if text == "-" else text)
-    when = "" if holder is not None and holder.run == run else f", once it goes on (`ralph resume {run}`)"
-    say(f"run {run} is told in its next iteration{when}")
+    working = holder is not None and holder.run == run
+    when = "" if working else f", once it goes on (`ralph resume {run}`)"
+    if as_json:
+        say_json({"run": run, "workspace": here.workspace, "live": working})
+    else:
+        say(f"run {run} is told in its next iteration{when}")
     return ExitCode.COMPLETED
 
 

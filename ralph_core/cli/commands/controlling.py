@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Config, Workspace, given
+from .options import Config, Json, Workspace, given
 
 
 def stop(
@@ -14,22 +14,24 @@ def stop(
     wait: Annotated[bool, typer.Option("--wait", help="Come back when it has ended.")] = False,
     config: Config = None,
     workspace: Workspace = None,
+    json_output: Json = False,
 ) -> int:
     """Ask the run that is at work here to end; `ralph resume` goes on with it."""
     from ralph_core.cli import control
 
-    return control.stop(given(workspace=workspace), config=config, now=now, wait=wait)
+    return control.stop(given(workspace=workspace), config=config, now=now, wait=wait, as_json=json_output)
 
 
 def pause(
     off: Annotated[bool, typer.Option("--off", help="Let it go on.")] = False,
     config: Config = None,
     workspace: Workspace = None,
+    json_output: Json = False,
 ) -> int:
     """Have the run that is at work here pause after the iteration in hand; its limits wait, too."""
     from ralph_core.cli import control
 
-    return control.pause(given(workspace=workspace), config=config, off=off)
+    return control.pause(given(workspace=workspace), config=config, off=off, as_json=json_output)
 
 
 def steer(
@@ -37,8 +39,9 @@ def steer(
     run_id: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Not the live or the latest one.")] = None,
     config: Config = None,
     workspace: Workspace = None,
+    json_output: Json = False,
 ) -> int:
     """Say something to a run: it stands in its next prompt."""
     from ralph_core.cli import control
 
-    return control.steer(text, run_id, given(workspace=workspace), config=config)
+    return control.steer(text, run_id, given(workspace=workspace), config=config, as_json=json_output)

@@ -45,8 +45,9 @@ def clean(
     config: Config = None,
     workspace: Workspace = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and leave it.")] = False,
+    json_output: Json = False,
 ) -> int:
     """Forget all but the last runs that have ended, with their worktrees if no work would be lost, and leftovers."""
     from ralph_core.cli import clean as module
 
-    return module.tidy(keep, given(workspace=workspace), config=config, dry_run=dry_run)
+    return module.tidy(keep, given(workspace=workspace), config=config, dry_run=dry_run, as_json=json_output)
