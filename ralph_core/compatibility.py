@@ -55,9 +55,9 @@ def made_for_another(contract: str, distribution: str) -> str:
 def pinned_to_another(metadata: str, distribution: str) -> str:
     """Why a distribution can't be used that requires another ralph-core, and what to install; empty: it can.
 
-    By the text of its METADATA file, since `packaging` is no dependency.
+    By the head of its METADATA file, since `packaging` is no dependency.
     """
-    pin = PIN.search(metadata.partition("\n\n")[0])
+    pin = PIN.search(metadata)
     if pin is None:
         return ""
     bounds = {sign: _numbers(version) for sign, version in BOUND.findall(pin[1])}
