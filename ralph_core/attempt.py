@@ -103,11 +103,11 @@ class AttemptRunner:
             else:
                 await self._follow(self._request(number, output, None), None)
         finally:
-            await parts.transcripts.keep(output)
-            await asyncio.to_thread(self._clear_notes)
+            await asyncio.to_thread(self._keep, output)
 
-    def _clear_notes(self) -> None:
-        """The agent's notes are in Ralph's own directory: no secret stays in them, either."""
+    def _keep(self, output: str) -> None:
+        """Keep what was written; the agent's notes are in Ralph's own directory: no secret stays in them, either."""
+        self.run.parts.transcripts.keep(output)
         try:
             self.run.parts.redactor.file(self.run.parts.scratchpad)
         except OSError:  # it has made none

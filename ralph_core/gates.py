@@ -118,7 +118,7 @@ class Gates:
         finally:
             await job.stop(now=True)
             written = _end_of(output)
-            await parts.transcripts.keep(output.name)
+            await asyncio.to_thread(parts.transcripts.keep, output.name)
         if parts.halt.now is not None:
             raise Ended(parts.halt.now)
         return await ended, written, late

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from operator import is_
@@ -30,6 +31,7 @@ class MomentLog:
         self._path, self._redactor = folder / FILE, redactor
         self._before: RunState | None = None
         self._elapsed = 0.0
+        self._file = -1
 
     def write(self, moment: Moment, state: RunState) -> None:
         """Keep a moment. A disk that can't take it is met by the next save of the state, which must not be lost."""
@@ -45,11 +47,18 @@ class MomentLog:
         changed = {name: _plain(value) for name, value in changed.items()}
         event = fields_of(moment.event) if moment.event is not None else None
         line = {"moment": moment.kind.value, "event": event, "state": changed}
+        text = json.dumps(self._redactor.value(line), default=str) + "\n"
         try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(self._redactor.value(line), default=str) + "\n")
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            os.write(self._file, text.encode())
         except OSError:  # as the docstring says
             pass
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def _grown(before: tuple[Attempt, ...], now: tuple[Attempt, ...]) -> bool:

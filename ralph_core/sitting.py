@@ -178,6 +178,7 @@ class Sitting:
                 sinks=lambda: trail.accounts,
             )
             watching = asyncio.ensure_future(monitor.watch())
+            moments = MomentLog(folder, redactor)
             try:
                 parts = Parts(
                     settings=ground.settings,
@@ -191,7 +192,7 @@ class Sitting:
                     supervisor=await starting,
                     first_look=first_look,
                     halt=self._halt,
-                    moments=MomentLog(folder, redactor),
+                    moments=moments,
                     askers=askers(cast.agents, [name for name, _, _ in cast.policies], ground.plugins),
                     someone=ground.settings.approvals == "wait" or getattr(ground.observer, "interactive", False),
                     redactor=redactor,
@@ -210,6 +211,7 @@ class Sitting:
                 watching.cancel()
                 ground.plugins.watch = lambda _calls: None
                 policies.close()
+                moments.close()
                 closing = time.time_ns()
                 sinks = await asyncio.to_thread(trail.close)
                 self._books.trace(sinks, closing, telemetry)

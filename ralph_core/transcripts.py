@@ -6,7 +6,6 @@ overwritten, and the files move to `output`. So whatever is in `output/raw` has 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +32,12 @@ class Transcripts:
         """Where a process may write what is to be kept under this name."""
         return self._raw / name
 
-    async def keep(self, name: str) -> None:
-        """Keep what a process that has ended has written under this name, and what it wrote to standard error."""
-        await asyncio.to_thread(self._keep, [self._raw / name, self._raw / f"{name}.err"])
+    def keep(self, name: str) -> None:
+        """Keep what a process that has ended has written under this name, and what it wrote to standard error.
+
+        A GB takes a quarter of a minute, so it is called in a thread.
+        """
+        self._keep([self._raw / name, self._raw / f"{name}.err"])
 
     def recover(self) -> int:
         """Keep what a Ralph that was killed has left behind; returns how many files there were."""

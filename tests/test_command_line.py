@@ -165,10 +165,15 @@ class TestMistakesInTheSettings:
         ralph.refuses(*ralph.flags(DONE), says=[name, "did you mean 'max_iterations'?"])
 
     def test_a_file_that_is_not_there(self, ralph):
-        ralph.refuses(*ralph.flags(DONE), "-c", "nope.yml", says=["settings file nope.yml does not exist", "--config"])
+        ralph.refuses(
+            *ralph.flags(DONE),
+            "-c",
+            "nope.yml",
+            says=[f"settings file {ralph.workspace}/nope.yml does not exist", "--config"],
+        )
 
     def test_a_directory_for_a_file(self, ralph):
-        ralph.refuses(*ralph.flags(DONE), "-c", ".", says="settings file .")
+        ralph.refuses(*ralph.flags(DONE), "-c", ".", says=f"settings file {ralph.workspace} ")
 
     @pytest.mark.parametrize(
         ("name", "value"),
