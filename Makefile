@@ -36,10 +36,12 @@ site: ## build the documentation site into site/, with warnings as errors
 
 bench: ## measure Ralph beside a loop in bash and ralph-orchestrator, and show one table (ARGS='--only loop' is quick)
 	@scripts/setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast]'
 	$(BIN)/python benchmarks $(ARGS)
 
 bench-docs: ## the same, and put the tables into the README and docs/benchmarks.md
 	@scripts/setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast]'
 	$(BIN)/python benchmarks --write
 
 prove-durability: ## kill a run at every write and at 1,000 random instants, resume it, and count what was lost (ARGS='--points 50 --random 50' is quick)

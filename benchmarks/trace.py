@@ -63,7 +63,7 @@ def child(how: str, iterations: int) -> int:
     if how == "none":
         sitting.Telemetry = NoTelemetry
     code = run_app(["run", "-a", "command", "--command", "echo", "-p", "x", "--no-git", "-i", str(iterations)])
-    print("CPU", time.process_time())
+    print("CPU", time.process_time(), file=sys.stderr)  # standard output is Ralph's alone by then
     return code
 
 
@@ -91,7 +91,7 @@ def timed(how: str, iterations: int, endpoint: str) -> float:
         assert done.returncode == 3, done.stderr.decode()  # stopped by the limit
         spans = [path.read_text().count('"phase": "end"') for path in Path(folder).glob(".agent/runs/*/trace.jsonl")]
         assert (sum(spans) > 10 * iterations) == (how != "none")
-        return float(done.stdout.decode().rpartition("CPU ")[2])
+        return float(done.stderr.decode().rpartition("CPU ")[2])
 
 
 def measure(runs: int) -> Iterator[Row]:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .contracts import AskChannel
 from .errors import StoreError, UserError
 from .events import ToolCall
 from .statefile import write_atomically
+from .values import dataclass
 
 FOLDER = "approvals"
 """Folder of the run's folder that holds its approvals."""

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .pipeline import CLOSING, Pipeline, PipelineSettings, SinkAccount
 from .records import ENDINGS, FIRST, SCHEMA, AuditRecord, Severity, chained, made
 from .redaction import Redactor
 from .spill import Spill, path_of
+from .values import dataclass
 
 RESULTS = {"finished": "success", "failed": "failure", "abandoned": "abandoned"}
 """What the end of a pair says of its result."""

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -24,6 +23,7 @@ from . import __version__
 from .contracts import CheckpointStore
 from .errors import StoreError, UserError
 from .statefile import ensure_home, seal, unseal, unwritable
+from .values import dataclass
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

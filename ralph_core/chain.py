@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from .contracts import Anchor
 from .records import FIRST, record_of, taken_apart
+from .values import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from .errors import UserError
 from .events import Event, Failed, FailureKind, Finished
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .records import AuditFilter, AuditRecord

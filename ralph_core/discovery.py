@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from .compatibility import pinned_to_another
 from .errors import SettingsError, UnknownName, UserError
 from .hookspecs import PROJECT, RalphSpec
 from .plugins import DEADLINE, HookCall, PluginRow, Plugins, words_of
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .sources import Sources

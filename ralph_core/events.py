@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import Enum
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
+
+from .values import dataclass
 
 
 class FailureKind(str, Enum):

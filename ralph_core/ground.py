@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .records import AuditRecord
 from .settings import Settings
 from .sources import Sources
 from .state import RunState
+from .values import dataclass
 from .verdicts import Outcome
 
 Observer = Callable[[AuditRecord, RunState], None]

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from . import supervisor as helper
 from .contracts import LINE_LIMIT, Command, Exit
 from .errors import StoreError
 from .survivors import process_identity
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .process import Supervisor

@@ -6,11 +6,11 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import UserError
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .settings import Settings

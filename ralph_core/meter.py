@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
 
 from . import pricing
 from .contracts import Capability
 from .events import Failed, Finished, Started, Tokens, Usage
 from .state import Limits, Spend
+from .values import dataclass
 
 NONE = Tokens()
 TRIFLE = 0.0001

@@ -6,12 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from .bounds import unrun
 from .contracts import AuditSink
 from .records import AuditRecord
 from .spill import Spill
+from .values import dataclass
 
 QUEUE = 10_000
 """Records that wait for one slow sink in memory; what is done with more is the overflow policy's to say."""

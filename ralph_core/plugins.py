@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from .contracts import Agent, Command, Probe, Provider, Section
 from .conventions import ANSWER
 from .errors import PluginFault, SettingsError, UnknownName, UserError
 from .events import FailureKind
+from .values import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from queue import SimpleQueue
 
 from .bounds import unrun
@@ -14,6 +14,7 @@ from .contracts import LimitPolicy
 from .conventions import MOMENT, POLICY, VERDICT
 from .plugins import HookCall, Plugins
 from .state import RunState
+from .values import dataclass
 from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Pause, Stop, Verdict, name_of
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .contracts import Section
 from .errors import UserError
 from .state import RunState, Task
+from .values import dataclass
 
 BOX = re.compile(r"^((?:\s|>)*(?:[-*+]|\d{1,9}[.)])\s+\[)([ xX])(?=\]\s)")
 """The beginning of a line of a task list, as GitHub's Markdown has it, up to the box and what is in it."""

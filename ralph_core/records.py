@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from typing import Any
+
+from .values import dataclass
 
 SCHEMA = 1
 ENDINGS = ("finished", "failed", "abandoned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from .state import Progress, RunState
 from .steering import Desk
 from .telemetry import Telemetry
 from .transcripts import Transcripts
+from .values import dataclass
 from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict, name_of
 
 if TYPE_CHECKING:

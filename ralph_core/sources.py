@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError, UnknownName, UserError
 from .settingsfile import read_file
+from .values import dataclass
 
 FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
 """Names under which a settings file is found in the workspace, in this order."""

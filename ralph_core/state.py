@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from difflib import SequenceMatcher
 from typing import Any
 
 from .events import FailureKind, Tokens
+from .values import dataclass
 from .verdicts import Outcome
 
 SCHEMA = 1

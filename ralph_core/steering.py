@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 from .statefile import write_atomically
+from .values import dataclass
 
 FOLDER, MARK = "steering", "paused"
 """In the folder of a run: a file for each word of steering, and one that is there while the run is to pause."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from .events import Event
+from .values import dataclass
 
 
 class MomentKind(str, Enum):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from .errors import UserError, WorkspaceBusy
 from .statefile import ensure_home, unwritable
+from .values import dataclass
 
 NOTE = "holder.json"
 """File of the state directory that says who holds the workspace; the lock itself is on the workspace."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 from .statefile import ensure_home
+from .values import dataclass
 
 FOLDER = "worktrees"
 """In the state directory of the workspace that they belong to: a worktree for each run, by its id."""

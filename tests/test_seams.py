@@ -27,7 +27,7 @@ HANDED_ON = ("security",)
 TABLES = {table for _, table in KINDS.values()}
 META = {"test_seams.py", "test_docs.py", "test_contract_golden.py"}
 
-VALUES = ("errors", "events", "records", "state", "verdicts")
+VALUES = ("values", "errors", "events", "records", "state", "verdicts")
 CONTRACT = ("contracts", "hookspecs")
 CLIMBING = ("run", "consent", "diagnosis", "intake", "attempt", "gates", "loop", "sitting", "session", "cli")
 """From the bottom to the top: the values, the contract, all modules that are not named here (the parts of a run), and then

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
+
+from ralph_core.values import dataclass
 
 from .shell import ASSIGNMENT, DEEPEST, UNKNOWN, Simple, Unclear, Word, simple_commands
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ralph_core.builtin.local import RUN_ID, LocalStore
 from ralph_core.contracts import Anchor, Context, Lease, Saved, Snapshot
 from ralph_core.errors import StoreError, UnknownName, UserError
 from ralph_core.state import RunState
+from ralph_core.values import dataclass
 
 OWN_REPOSITORY = "repo.git"
 """Folder of the state directory for the snapshots of a workspace that is in no repository."""

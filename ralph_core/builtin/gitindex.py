@@ -10,12 +10,12 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ralph_core.builtin.gitrepo import Repository, Result
 from ralph_core.errors import StoreError
 from ralph_core.statefile import unwritable
+from ralph_core.values import dataclass
 
 ATTEMPTS = 8
 """How often files are gathered anew while they come, go and change at the same time."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha1, sha256
 from pathlib import Path
 from threading import get_ident
@@ -19,6 +18,7 @@ from ralph_core import statefile
 from ralph_core.builtin.gitrepo import Repository
 from ralph_core.contracts import Snapshot
 from ralph_core.errors import LeaseLost, StoreError, UserError
+from ralph_core.values import dataclass
 
 SPACE = "refs/ralph"
 BEFORE_RESTORE = "pre-restore-"

@@ -11,10 +11,11 @@ import re
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ralph_core.errors import StoreError
+from ralph_core.values import dataclass
 
 TIMEOUT = 600.0
 """Seconds that one call of git may take. 100,000 new files take about ten."""

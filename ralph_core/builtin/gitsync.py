@@ -8,6 +8,7 @@ to the disk together, then they are waited for. The real fsync of the ref that f
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from threading import get_ident
 from ralph_core.statefile import discard, unwritable
 
 _BATCH = 512
+FEW = 2
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _LONG_AGO = 60_000_000_000
 """Nanoseconds after which a system has written out what nobody waited for (Linux: 30 s)."""
@@ -53,7 +55,8 @@ def _written(objects: Path, since: int) -> Iterator[str]:
 
 
 def _sync_all(paths: list[str]) -> None:
-    send = _sync_file_range()
+    # For the one or two objects of a first snapshot, to load ctypes takes ten times as long as to wait for each.
+    send = _sync_file_range() if len(paths) > FEW or "ctypes" in sys.modules else None
     handles: list[int] = []
     try:
         for path in paths:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 from ralph_core.contracts import LimitPolicy
 from ralph_core.state import Attempt, RunState
+from ralph_core.values import dataclass
 from ralph_core.verdicts import Allow, Deny, Moment, MomentKind, Pause, Stop, Verdict
 
 BEFORE = (MomentKind.RUN, MomentKind.ITERATION)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from ralph_core.values import dataclass
 
 UNKNOWN = "\0"
 """Stands in a word for what is only known when the command runs."""

@@ -11,7 +11,6 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from ralph_core.contracts import Context, LimitPolicy
 from ralph_core.events import ToolCall
 from ralph_core.prompt import digest_of
 from ralph_core.state import RunState, Task
+from ralph_core.values import dataclass
 from ralph_core.verdicts import Allow, Ask, Deny, Moment, MomentKind, Stop, Verdict
 
 from .calls import NEW_KEYS, OLD_KEYS, alternatives, command_lines, length, path_words, paths
