@@ -75,7 +75,11 @@ def peer(folder: Path, iterations: int) -> Timed:
 
 
 def measured(way: Way, folder: Path, short: int, long: int) -> Timed:
-    """Seconds until the agent is spawned, and seconds an iteration."""
+    """Seconds until the agent is spawned, and seconds an iteration; after a run that is not counted.
+
+    What was measured before may have slept for a minute: a program that was not used meanwhile starts more slowly.
+    """
+    way(folder, 1)
     spawn, less = way(folder, short)
     _, more = way(folder, long)
     assert len((folder / "log").read_text().splitlines()) == long
