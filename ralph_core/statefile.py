@@ -24,6 +24,7 @@ from .state import SCHEMA, RunState
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+IGNORE = ".gitignore"
 CURRENT = "state.json"
 PREVIOUS = "state.prev.json"
 
@@ -257,7 +258,7 @@ def _is_whole(path: Path) -> bool:
 
 def ensure_home(home: Path) -> None:
     """Make Ralph's state directory, which ignores itself in git. Raises `StoreError` naming the path."""
-    ignore = home / ".gitignore"
+    ignore = home / IGNORE
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not ignore.exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ralph_core import statefile
+from ralph_core.bounds import bounded
 from ralph_core.builtin.local import LocalStore
 from ralph_core.contracts import Context
 from ralph_core.errors import LeaseLost, StoreError, UnknownName, UserError
@@ -289,6 +290,22 @@ class TestTheLocalStore:
         store.save(a_state(iteration=2), lease)
         assert store.load(RUN).state.iteration == 2
         assert store.claim(RUN).token == lease.token + 1
+
+    def test_its_mark_for_git_comes_back_with_the_next_save(self, store):
+        lease = store.claim(RUN)
+        store.save(a_state(iteration=1), lease)
+        ignore = store.context.home / ".gitignore"
+        ignore.unlink()  # by an agent; what is in the directory would show in the user's `git status`
+        store.save(a_state(iteration=2), lease)
+        assert ignore.read_text() == "*\n"
+
+    def test_a_lease_that_leads_nowhere_is_an_error_and_no_endless_search(self, store):
+        lease = store.claim(RUN)
+        path = store.folder(RUN) / "lease"
+        path.unlink()
+        path.symlink_to("/nonexistent/folder/lease")
+        with pytest.raises(StoreError, match="lease"):
+            bounded(lambda: store.save(a_state(), lease), 20)
 
     @pytest.mark.parametrize(
         "run", ["../evil", "", ".", "/etc", f"{RUN}/..", f"{RUN}\n", "20250101-120000-ABC123", "٢" * 22]

@@ -72,7 +72,7 @@ class LocalStore(CheckpointStore):
     def held(self, lease: Lease) -> Iterator[None]:
         """Nobody else can claim or save meanwhile. Raises `LeaseLost` at once if a newer claim exists."""
         folder = self.folder(lease.run)
-        if not folder.is_dir():
+        if not (self.context.home / statefile.IGNORE).exists():
             statefile.ensure_home(self.context.home)  # an agent's `git clean -fdx` takes it away, the run goes on
         with _locked(folder) as handle:
             token = _token(handle)
@@ -158,11 +158,7 @@ def _locked(folder: Path, *, patience: float = LOCK_PATIENCE) -> Iterator[int]:
 
 def _open_locked(path: Path, until: float) -> int:
     while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            continue
+        handle = _opened(path)
         try:
             _lock(handle, path, until)
             if _same_file(handle, path):
@@ -171,6 +167,15 @@ def _open_locked(path: Path, until: float) -> int:
             os.close(handle)
             raise
         os.close(handle)  # the folder was removed while we waited: what we hold locks nobody out
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 def _lock(handle: int, path: Path, until: float) -> None:
