@@ -63,6 +63,7 @@ class Loop:
             if run.state.snapshot is None:
                 run.save()  # the first look at a large tree takes long: a kill meanwhile must leave a run to go on with
                 await run.parts.first_look
+                run.heed()  # whoever has asked for the end meanwhile need not wait for another look
                 await run.snapshot()
             await self._conclude()  # a kill may have come between the claim and the outcome
             await run.rule(Moment(MomentKind.RUN))

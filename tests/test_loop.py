@@ -596,6 +596,20 @@ class TestSignals:
         assert "settings reloaded" in [record["message"] for record in ralph.records()]
         assert ralph.state()["limits"]["iterations"] == 2
 
+    def test_a_stop_during_the_first_look_at_a_large_tree_brings_no_second_look(self, ralph):
+        calls, go = ralph.root / "calls", ralph.root / "go"
+        wait = f'case "$*" in *" add -A"*) echo add >> "{calls}"; while [ ! -e "{go}" ]; do sleep 0.05; done;; esac'
+        ralph.program("git", f'#!/bin/sh\n{wait}\nexec {shutil.which("git")} "$@"\n')
+        agent = ralph.agent(DONE)
+        process = ralph.begin(agent)
+        ralph.until(lambda: calls.exists() and list(ralph.home.glob("runs/*/state.json")))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        go.touch()
+        assert ralph.end(process).returncode == 143
+        assert calls.read_text() == "add\n"
+        assert agent.calls == 0
+
     def test_usr1_writes_a_diagnosis_and_changes_nothing(self, ralph):
         agent = ralph.agent("sleep 1; echo LOOP_COMPLETE")
         process = ralph.begin(agent)
