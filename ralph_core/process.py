@@ -262,7 +262,7 @@ class Supervisor:
 
 
 def _frame(fields: tuple[str, ...]) -> bytes:
-    body = b"\0".join(map(os.fsencode, fields))
+    body = os.fsencode("\0".join(fields))
     return len(body).to_bytes(4, "big") + body
 
 

@@ -109,12 +109,13 @@ def send(target: int, number: int) -> None:
 # --- the job's side of the fork ---------------------------------------------------------------------------------------
 
 
-def become(job: list[bytes], report: int, supervisor: int, ignored: list[int]) -> None:
-    """Turn this freshly forked process into the job; never returns. What goes wrong is written to `report`."""
+def become(orders: int, report: int, supervisor: int, ignored: list[int]) -> None:
+    """Wait in this freshly forked process for a job, and turn into it; never returns.
+
+    The fields of the job come from `orders`, up to its end; what goes wrong is written to `report`.
+    """
     stage = b"set-up"
     try:
-        cwd, stdin, stdout, stderr, limits, count, *rest = job
-        argv, env = rest[: int(count)], dict(item.split(b"=", 1) for item in rest[int(count) :])
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:
@@ -122,6 +123,13 @@ def become(job: list[bytes], report: int, supervisor: int, ignored: list[int]) -
         for each in ignored:  # what is caught is set back by exec
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        job = b""
+        while more := os.read(orders, 1 << 16):
+            job += more
+        if not job:
+            return  # there is none
+        cwd, stdin, stdout, stderr, limits, count, *rest = job.split(b"\0")
+        argv, env = rest[: int(count)], dict(item.split(b"=", 1) for item in rest[int(count) :])
         stage = b"files"
         os.dup2(os.open(stdin, os.O_RDONLY), 0)
         # Appending, so that a script's `echo > /dev/stderr`, which truncates the file, leaves no hole in it.
@@ -185,6 +193,11 @@ class Keeper:
         self.channel = channel
         self.me, self.parent = os.getpid(), os.getppid()
         self.job = 0
+        self.spare = (
+            0,
+            -1,
+            -1,
+        )  # a process that waits for its job: its id, where it takes it from, and where it reports
         self.ignored = [number for number in range(1, signal.NSIG) if signal.getsignal(number) is signal.SIG_IGN]
         self.immortal: set[int] = set()  # what was given up; it delays nothing a second time
 
@@ -204,6 +217,8 @@ class Keeper:
         poller.register(self.channel, select.POLLIN)
         inbox = b""
         while os.getppid() == self.parent:
+            if not self.job and not self.spare[0]:
+                self.prepare()
             ready = {number for number, _ in poller.poll()}
             if woken in ready:
                 os.read(woken, 4096)
@@ -220,12 +235,12 @@ class Keeper:
     def obey(self, inbox: bytes) -> bytes:
         """Carry out the requests that are whole; returns the rest."""
         while len(inbox) >= 4 and len(inbox) - 4 >= (size := int.from_bytes(inbox[:4], "big")):
-            verb, *fields = inbox[4 : 4 + size].split(b"\0")
+            verb, _, rest = inbox[4 : 4 + size].partition(b"\0")
             inbox = inbox[4 + size :]
             if verb == b"start":
-                self.start(fields)
+                self.start(rest)
             elif verb == b"signal" and self.job:
-                send(-self.job, int(fields[0]))
+                send(-self.job, int(rest))
             elif verb == b"kill" and self.job:
                 self.sweep(self.job)
         return inbox
@@ -236,19 +251,47 @@ class Keeper:
         except OSError:
             pass  # nobody listens: the next read says so
 
-    def start(self, fields: list[bytes]) -> None:
-        """Start a job; it runs when the answer is `started`, since exec has closed the pipe by which it reports."""
-        reader, writer = os.pipe()
+    def prepare(self) -> str:
+        """Fork the process of the next job, while nobody waits for it; why not, if that can't be done."""
+        orders, order = os.pipe()
+        reader, report = os.pipe()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(writer)
-            os.close(reader)
-            self.tell(b"failed fork %d %s" % (error.errno or 0, str(error).encode()))
-            return
+            for each in (orders, order, reader, report):
+                os.close(each)
+            return f"fork {error.errno or 0} {error}"
         if not pid:
-            become(fields, writer, self.me, self.ignored)
-        os.close(writer)
+            for each in (self.channel, order, reader):
+                os.close(each)
+            become(orders, report, self.me, self.ignored)
+        os.close(orders)
+        os.close(report)
+        self.spare = pid, order, reader
+        return ""
+
+    def dismiss(self) -> int:
+        """Have no process any more that waits for a job; the id that it had, or 0."""
+        pid, order, reader = self.spare
+        if pid:
+            self.spare = (0, -1, -1)
+            os.close(order)
+            os.close(reader)
+        return pid
+
+    def start(self, job: bytes) -> None:
+        """Start a job; it runs when the answer is `started`, since exec has closed the pipe by which it reports."""
+        if not self.spare[0] and (failure := self.prepare()):
+            self.tell(b"failed " + failure.encode())
+            return
+        pid, order, reader = self.spare
+        self.spare = (0, -1, -1)
+        try:
+            while job:
+                job = job[os.write(order, job) :]
+        except OSError:
+            pass  # it was killed while it waited: it is reported as started, and then as killed
+        os.close(order)
         report = os.read(reader, 4096)
         os.close(reader)
         if report:
@@ -268,6 +311,8 @@ class Keeper:
             if not pid:
                 return True
             self.immortal.discard(pid)
+            if pid == self.spare[0]:
+                self.dismiss()
             if pid == self.job:
                 self.job = 0
                 self.tell(b"exited %d" % os.waitstatus_to_exitcode(status))
@@ -346,6 +391,9 @@ def main() -> None:
     except OSError:
         pass  # the channel broke: the same as closed
     finally:
+        if waiting := keeper.dismiss():
+            send(waiting, signal.SIGKILL)
+            os.waitpid(waiting, 0)
         keeper.sweep(keeper.job)
 
 

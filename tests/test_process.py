@@ -51,6 +51,19 @@ def python(code, *arguments, **options):
     return Command((sys.executable, "-I", "-S", "-c", code, *map(str, arguments)), **options)
 
 
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def waiting_of(supervisor, other_than=0):
+    """The process that waits to become the next job, as soon as there is one."""
+    for _ in range(1000):
+        if (found := children_of(supervisor.pid)) and other_than not in found:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError("no process waits")
+
+
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -747,14 +760,57 @@ class TestSupervisor:
 
         run(scenario())
 
+    def test_the_process_that_waits_for_the_next_job_is_the_only_one_and_ends_with_the_supervisor(self, tmp_path):
+        async def scenario():
+            async with await Supervisor.open(RUN) as supervisor:
+                (waiting,) = await waiting_of(supervisor)
+                job = await supervisor.start(python("print(input())", converses=True), output=tmp_path / "one")
+                assert job.pid == waiting
+                assert children_of(supervisor.pid) == [job.pid], "while a job runs, none waits"
+                await job.write(b"1\n")
+                assert (await job.wait()).code == 0
+                assert job.leftovers == 0
+                (waiting,) = await waiting_of(supervisor)
+                assert waiting != job.pid
+            assert not alive(waiting)
+
+        run(scenario())
+
+    def test_a_waiting_process_that_is_killed_is_replaced(self, tmp_path):
+        async def scenario():
+            async with await Supervisor.open(RUN) as supervisor:
+                (waiting,) = await waiting_of(supervisor)
+                os.kill(waiting, signal.SIGKILL)
+                await waiting_of(supervisor, other_than=waiting)
+                job = await supervisor.start(python("print(1)"), output=tmp_path / "one")
+                assert [line async for line in job.lines()] == [b"1"]
+                assert (await job.wait()).code == 0
+
+        run(scenario())
+
+    def test_a_job_may_be_larger_than_a_pipe_takes(self, tmp_path):
+        async def scenario():
+            async with await Supervisor.open(RUN) as supervisor:
+                env = {f"LARGE_{number}": "x" * 100_000 for number in range(8)}
+                job = await supervisor.start(
+                    python("import os; print(sum(map(len, os.environ.values())) >= 800_000)", env=ENV | env),
+                    output=tmp_path / "one",
+                )
+                assert [line async for line in job.lines()] == [b"True"]
+
+        run(scenario())
+
     def test_50_jobs_leak_no_descriptor(self, tmp_path):
         async def scenario():
             async with await Supervisor.open(RUN) as supervisor:
                 counts = []
                 for number in range(50):
-                    job = await supervisor.start(python("print(1)", stdin=b"x"), output=tmp_path / f"{number}")
-                    assert [line async for line in job.lines()] == [b"1"]
+                    job = await supervisor.start(
+                        python("print(input())", converses=True), output=tmp_path / f"{number}"
+                    )
                     counts.append((len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{supervisor.pid}/fd"))))
+                    await job.write(b"1\n")
+                    assert [line async for line in job.lines()] == [b"1"]
                 assert len(set(counts[2:])) == 1
 
         gc.collect()
