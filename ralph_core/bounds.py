@@ -12,8 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -110,24 +112,50 @@ def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _aside(call: Callable[[], T], seconds: float) -> T:
-    came: list[tuple[Any, BaseException | None]] = []
+    try:
+        aside = _IDLE.pop()
+    except IndexError:
+        aside = _Aside()
+    came = aside.do(call, seconds)
+    _IDLE.append(aside)  # one that hangs never comes here
+    return came()
 
-    def work() -> None:
+
+class _Aside:
+    """A thread that does one call at a time, and then waits for the next one: to start one takes longer than most calls."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        # A daemon: what hangs must not keep Ralph from ending.
+        threading.Thread(target=self._serve, name="ralph-aside", daemon=True).start()
+
+    def do(self, call: Callable[[], T], seconds: float) -> Callable[[], T]:
+        """Do the call; what comes back returns what it returned, or raises what it raised. Raises `Hung`."""
+        came: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer = call()
+                came.put(lambda: answer)
+            except BaseException as error:
+                came.put(partial(_raise, error))
+
+        self._calls.put(partial(contextvars.copy_context().run, work))
         try:
-            came.append((call(), None))
-        except BaseException as error:  # raised again by who waits for it
-            came.append((None, error))
+            return came.get(timeout=seconds)
+        except Empty:
+            raise Hung(seconds) from None
 
-    # A daemon: what hangs must not keep Ralph from ending.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="ralph-aside", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not came:
-        raise Hung(seconds)
-    answer, error = came[0]
-    if error is not None:
-        raise error
-    return answer  # type: ignore[no-any-return]
+    def _serve(self) -> None:
+        while True:
+            self._calls.get()()
+
+
+_IDLE: list[_Aside] = []
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def unrun(answer: object) -> str:

@@ -23,6 +23,8 @@ SHORTEST = 8
 MASK = "[redacted]"
 LONGEST = 16 * 1024
 """Characters of the longest secret that is known by its form; parts of a text overlap by as much when it is read in parts."""
+PHRASE = 100
+"""Characters up to which a text is remembered with what it becomes: most names and phrases come again and again."""
 NAMES_KEPT = 4096
 """Names of which it is remembered whether a secret stands under them."""
 DEEPEST = 200
@@ -69,13 +71,23 @@ class Redactor:
         self._bytes = re.compile(b"|".join([*binary, *(form.encode() for form in FORMS)]), re.DOTALL)
         self._names: dict[Any, tuple[str, bool]] = {}
         self._overlap = max([LONGEST, *(4 * len(form) for form in ordered)])
+        self._texts: dict[str, str] = {}  # the last: who finds it new finds all of the above new, too
 
     def text(self, text: str) -> str:
         """`text` with every secret in it replaced."""
         if len(text) < SHORTEST:
             return text
-        text = self._forms.sub(MASK, text)
-        return _NAMED.sub(_keep_the_name, text) if '"' in text else text
+        texts = self._texts
+        if (known := texts.get(text)) is not None:
+            return known
+        shown = self._forms.sub(MASK, text)
+        if '"' in shown:
+            shown = _NAMED.sub(_keep_the_name, shown)
+        if len(text) <= PHRASE:
+            if len(texts) >= NAMES_KEPT:
+                texts.clear()
+            texts[text] = shown
+        return shown
 
     def cut(self, text: str, length: int) -> str:
         """The beginning of `text`, redacted before it is cut: half a secret would not be known for one."""
@@ -98,8 +110,13 @@ class Redactor:
             found = {}
             for name, item in value.items():
                 shown, secret = self._names.get(name) or self._name(name)
-                hidden = secret and item and not isinstance(item, (bool, int, float))
-                found[shown] = MASK if hidden else self.value(item, depth + 1)
+                kind = type(item)
+                if item is None or kind is int or kind is float or kind is bool:  # most are, or are plain text
+                    found[shown] = item
+                elif secret and item:
+                    found[shown] = MASK
+                else:
+                    found[shown] = self.text(item) if kind is str else self.value(item, depth + 1)
             return found
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item, depth + 1) for item in value]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,6 +28,8 @@ from .redaction import Redactor
 # Else Python prints what a dead collector makes the SDK say, warning by warning; the account of the run says it once.
 logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
 
+GATHERING = 0.02
+"""Seconds for which spans come together before they are written: to wake for each one takes longer than to write it."""
 ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
@@ -119,7 +122,10 @@ class Spans(SpanProcessor):
         """Write spans, and hand them to the exporters, until there is no more to come."""
         more = True
         while more:
-            entries = [self._ended.get(), *(self._ended.get() for _ in range(self._ended.qsize()))]
+            entries = [self._ended.get()]
+            if entries[0] is not None:
+                time.sleep(GATHERING)
+            entries += [self._ended.get() for _ in range(self._ended.qsize())]
             more = None not in entries
             there = [entry for entry in entries if entry is not None]
             self._write(there)

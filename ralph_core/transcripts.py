@@ -37,7 +37,14 @@ class Transcripts:
 
         A GB takes a quarter of a minute, so it is called in a thread.
         """
-        self._keep([self._raw / name, self._raw / f"{name}.err"])
+        self._keep(self._files(name))
+
+    def _files(self, name: str) -> list[Path]:
+        return [self._raw / name, self._raw / f"{name}.err"]
+
+    def size(self, name: str, *more: Path) -> int:
+        """Bytes that `keep` has to go through, with those of other files."""
+        return sum(path.stat().st_size for path in (*self._files(name), *more) if path.exists())
 
     def recover(self) -> int:
         """Keep what a Ralph that was killed has left behind; returns how many files there were."""
@@ -63,7 +70,10 @@ class Transcripts:
                 self.left.append(path)
             except OSError:  # what can't be gone through is not kept
                 path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder of what is not kept yet, unless something is left in it."""
         try:
             self._raw.rmdir()
-        except OSError:  # there is more in it, or it is not there
+        except OSError:  # there is, or it is not there
             pass
