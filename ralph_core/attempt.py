@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .recording import Recorder
     from .steering import Word
 
+AT_ONCE = 64 * 1024
+"""Bytes of output that are gone through for secrets in less time than a thread takes to be woken."""
 READ_ON = 5.0
 """Seconds for which the output of an agent that was killed is read on, for what it had reported of its spending."""
 
@@ -102,8 +104,13 @@ class AttemptRunner:
                     await self._follow(self._request(number, output, server), server)
             else:
                 await self._follow(self._request(number, output, None), None)
+            if isinstance(self._intake.final, Finished) and self.run.is_due(self.iteration):
+                await self.run.begin_look()
         finally:
-            await asyncio.to_thread(self._keep, output)
+            if parts.transcripts.size(output, parts.scratchpad) > AT_ONCE:
+                await asyncio.to_thread(self._keep, output)
+            else:
+                self._keep(output)
 
     def _keep(self, output: str) -> None:
         """Keep what was written; the agent's notes are in Ralph's own directory: no secret stays in them, either."""

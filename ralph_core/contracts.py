@@ -434,6 +434,13 @@ class CheckpointStore(Provided, ABC):
         """The id of the newest run that can be loaded; to be overridden where that is quicker to tell than all of them."""
         return next(iter(self.runs()), None)
 
+    def look(self, state: RunState, lease: Lease) -> None:
+        """Look at the workspace's files: they are at rest, and `snapshot` is called next, before anything changes them.
+
+        Optional, and done in a thread while the run keeps its books: `save` may be called meanwhile. What is found out now
+        need not be found out then. A `StoreError` is not heeded: the snapshot has to do without.
+        """
+
     def snapshot(self, state: RunState, lease: Lease) -> Snapshot | None:
         """Record the workspace's files. None: this store keeps state only."""
         return None

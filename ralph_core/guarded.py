@@ -20,6 +20,7 @@ ANSWERS: dict[str, tuple[tuple[type, ...], bool]] = {
     "anchor": ((), False),
     "anchors": ((Sequence,), False),
     "history": ((Sequence,), False),
+    "look": ((), True),
     "snapshot": ((Snapshot, NoneType), True),
     "fingerprint": ((str, NoneType), True),
     "changed_files": ((Sequence, NoneType), True),

@@ -62,7 +62,7 @@ class Loop:
         try:
             if run.state.snapshot is None:
                 run.save()  # the first look at a large tree takes long: a kill meanwhile must leave a run to go on with
-                await run.parts.first_look
+                await run.looked()
                 run.heed()  # whoever has asked for the end meanwhile need not wait for another look
                 await run.snapshot()
             await self._conclude()  # a kill may have come between the claim and the outcome
@@ -70,6 +70,7 @@ class Loop:
             while True:
                 await run.pause()
                 await run.rule(Moment(MomentKind.ITERATION))
+                await run.recorded()
                 await self._iterate()
                 await self._conclude()
                 await run.rule(Moment(MomentKind.FINISHED))
@@ -99,13 +100,14 @@ class Loop:
                 retries=0,
                 failures=run.state.failures + failed,
                 consecutive_failures=run.state.consecutive_failures + 1 if failed else 0,
+                progress=run.state.progress.after(answer) if answer is not None else run.state.progress,
             )
-            due = number % run.parts.settings.checkpoint_interval == 0
-            snapshot = await run.snapshot() if due else None
-            if due and attempt.claimed:
-                run.save(durable=False)  # gates are next, which may take long
-            if answer is not None and run.state.limits.no_progress is not None:
-                await run.look_for_progress(answer, snapshot)
+            if run.is_due(number):
+                await run.begin_snapshot()
+                if attempt.claimed:  # gates are next, which may take long, and change files
+                    await run.recorded()
+                    run.save(durable=False)
+            await run.look_for_progress()
 
     async def _conclude(self) -> None:
         """Check the claim of the last iteration, if it made one and nobody has yet; it is judged before any limit."""
@@ -187,6 +189,7 @@ class Loop:
         run = self.run
         outcome = replace(outcome, reason=run.parts.redactor.text(outcome.reason))
         try:
+            await run.recorded()
             if run.unrecorded:
                 await run.snapshot()
             run.save(outcome=outcome)

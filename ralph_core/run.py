@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
 from .audit import AuditTrail
-from .contracts import Agent, CheckpointStore, Lease, Snapshot
-from .errors import StoreError
+from .contracts import Agent, CheckpointStore, Lease
+from .errors import PluginFault, StoreError
 from .events import ToolCall
 from .interrupts import Interrupts
 from .moments import MomentLog
@@ -36,10 +36,6 @@ SAVE_EVERY = 5.0
 """Seconds after which a state is saved although nothing but the time has changed."""
 CONFIRMING = 0.002
 """Seconds between two looks whether a required sink has written everything."""
-
-
-ANSWER_KEPT = 500
-"""Characters of the end of an answer by which it is told from the next one."""
 LOOK = 0.5
 """Seconds between two looks whether a run that pauses may go on."""
 
@@ -59,7 +55,7 @@ class Ended(Exception):
 class Parts:
     """All that a run works with. Whoever puts it together closes it.
 
-    `first_look` is through when the files may be recorded. `askers`: agents that are made to ask before they use a tool; `someone`: whether there is a person to ask.
+    `first_look` is through when the store has looked at the files of a new run. `askers`: agents that are made to ask before they use a tool; `someone`: whether there is a person to ask.
     """
 
     settings: Settings
@@ -71,7 +67,7 @@ class Parts:
     trail: AuditTrail
     telemetry: Telemetry
     supervisor: Supervisor
-    first_look: Awaitable[object]
+    first_look: Awaitable[Sequence[object]]
     halt: Interrupts
     moments: MomentLog
     askers: frozenset[str]
@@ -94,6 +90,8 @@ class Run:
         self.state = state
         self._elapsed_before = state.elapsed
         self._recorded = state.attempts
+        self._looking: Awaitable[Sequence[object]] | None = parts.first_look
+        self._recording: asyncio.Future[None] | None = None
         self._sat_down = self._saved = time.monotonic()
 
     def note(self, **changes: Any) -> None:
@@ -126,8 +124,43 @@ class Run:
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self.save()
 
-    async def snapshot(self) -> Snapshot | None:
-        """Record the files, in a thread: git may take its time, and signals must be heard meanwhile."""
+    def is_due(self, iteration: int) -> bool:
+        """Whether the files are recorded after that iteration."""
+        return iteration % self.parts.settings.checkpoint_interval == 0
+
+    async def begin_look(self) -> None:
+        """Let the store look at the files, which are at rest: a snapshot comes next."""
+        looking = asyncio.to_thread(self.parts.store.look, self.state, self.parts.lease)
+        self._looking = asyncio.gather(looking, return_exceptions=True)
+        await asyncio.sleep(0)  # far enough for the thread to start
+
+    async def looked(self) -> None:
+        """Wait until the store has looked at the files, if it is at it. Raises `PluginFault`; what else went wrong, the snapshot will say."""
+        looking, self._looking = self._looking, None
+        for found in await looking if looking is not None else ():
+            if isinstance(found, PluginFault):
+                raise found
+
+    async def snapshot(self) -> None:
+        """Record the files."""
+        await self.begin_snapshot()
+        await self.recorded()
+
+    async def begin_snapshot(self) -> None:
+        """Record the files while the run does what changes none of them, nor needs the store; `recorded` ends that."""
+        await self.recorded()
+        self._recording = asyncio.ensure_future(self._record_files())
+        await asyncio.sleep(0)  # far enough for the entries of its beginning, in the account and the trace
+
+    async def recorded(self) -> None:
+        """Wait until the files are recorded, if they are being. Raises `StoreError` if they can't be."""
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            await recording
+
+    async def _record_files(self) -> None:
+        """In a thread: git may take its time, and signals must be heard meanwhile."""
+        await self.looked()
         number, self._recorded = self.state.snapshots, self.state.attempts
         self.note(snapshots=number + 1)
         attributes = {**self._store_attributes(), names.SNAPSHOT: number}
@@ -143,22 +176,23 @@ class Run:
                 span.set_attribute(names.REF, snapshot.ref)
                 pair.data = {"ref": snapshot.ref, "changed": snapshot.changed, "notes": list(snapshot.notes)}
                 self.note(snapshot=snapshot.ref)  # the store itself knows what it has recorded; a save will follow soon
-        return snapshot
+                if snapshot.fingerprint is not None:
+                    self.note(progress=self.state.progress.seen(snapshot.fingerprint))
 
-    async def look_for_progress(self, answer: str, snapshot: Snapshot | None) -> None:
-        """Note whether an iteration came to anything. `snapshot` is the one that was made after it, if there was one."""
-        state, answer = self.state, answer[-ANSWER_KEPT:]
-        before, tree = state.progress, snapshot.fingerprint if snapshot is not None else None
-        if tree is None:
-            tree = ""
-            if before.repeats(answer) and before.is_due(state.limits.no_progress or 0):
-                try:
-                    tree = await asyncio.to_thread(self.parts.store.fingerprint, state, self.parts.lease)
-                except (
-                    StoreError
-                ):  # what is wrong with the store, the next save says; what is not known is not the same
-                    before = Progress()
-        self.note(progress=before.after(tree, answer))
+    async def look_for_progress(self) -> None:
+        """Look at the files if the next verdict depends on whether the last iterations changed any."""
+        limit = self.state.limits.no_progress
+        if limit is None or not self.state.progress.is_due(limit):
+            return
+        await self.recorded()  # a snapshot has just looked at them
+        progress = self.state.progress
+        if progress.is_due(limit):
+            try:
+                tree = await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
+            except StoreError:  # what is wrong with the store, the next save says; what is not known is not the same
+                self.note(progress=Progress(answer=progress.answer))
+            else:
+                self.note(progress=progress.seen(tree))
 
     @property
     def _plugin_of_store(self) -> str:
@@ -211,6 +245,7 @@ class Run:
         """Between iterations: wait for as long as somebody wants that; such time counts against no limit."""
         began = time.monotonic()
         if self.parts.desk.paused:
+            await self.recorded()
             with self.parts.trail.pair("wait", message="paused; `ralph pause --off` lets it go on", seconds=None):
                 self.save()
                 while self.parts.desk.paused and self.parts.halt.asked is None:
@@ -220,6 +255,7 @@ class Run:
 
     async def wait(self, seconds: float, why: str) -> None:
         """Wait, with the state saved, but no longer than the run may last; raise `Ended` when somebody asks for the end."""
+        await self.recorded()
         seconds = min(seconds, self.state.limits.runtime - self.state.elapsed)
         if seconds > 0:
             with (

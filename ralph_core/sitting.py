@@ -216,6 +216,7 @@ class Sitting:
                 sinks = await asyncio.to_thread(trail.close)
                 self._books.trace(sinks, closing, telemetry)
                 telemetry.close()
+                transcripts.close()
             if transcripts.left:
                 self.notes.append(
                     f"{len(transcripts.left)} large transcripts are not yet gone through for secrets, and private, in "
@@ -290,12 +291,14 @@ async def _supervised(run: str) -> AsyncIterator[Awaitable[Supervisor]]:
 
 
 @asynccontextmanager
-async def _looked_at(store: CheckpointStore, state: RunState, lease: Lease) -> AsyncIterator[Awaitable[object]]:
+async def _looked_at(
+    store: CheckpointStore, state: RunState, lease: Lease
+) -> AsyncIterator[Awaitable[Sequence[object]]]:
     """A first look at the files of a new run, while other things are made ready: what it finds, the first snapshot need not.
 
     What goes wrong, the snapshot will say.
     """
-    looks = [asyncio.to_thread(store.fingerprint, state, lease)] if state.snapshot is None else []
+    looks = [asyncio.to_thread(store.look, state, lease)] if state.snapshot is None else []
     looking = asyncio.gather(*looks, return_exceptions=True)
     await asyncio.sleep(0)  # far enough for the thread to start
     try:

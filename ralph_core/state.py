@@ -103,6 +103,10 @@ class Quota:
     seen: float
 
 
+ANSWER_KEPT = 500
+"""Characters of the end of an answer by which it is told from the next one."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Whether the last iterations came to anything.
@@ -126,17 +130,19 @@ class Progress:
         return before == now or SequenceMatcher(None, before, now, autojunk=False).ratio() >= 0.9
 
     def is_due(self, limit: int) -> bool:
-        """Whether the files have to be looked at after an iteration more that says the same; one before the limit, it warns."""
-        return self.tree == "" or self.idle + self.unseen + 1 >= limit - 1
+        """Whether the files have to be looked at now; one iteration before the limit, it warns."""
+        return self.unseen > 0 and (self.tree == "" or self.idle + self.unseen >= limit - 1)
 
-    def after(self, tree: str | None, answer: str) -> Progress:
-        """What it is after an iteration more; `tree` is "" if the files were not looked at."""
-        if not self.repeats(answer):
-            return Progress(0, "", answer)
-        if tree == "":
-            return replace(self, answer=answer, unseen=self.unseen + 1)
-        idle = self.idle + self.unseen + 1 if tree == self.tree != "" else 0
-        return Progress(idle, tree, answer)
+    def after(self, answer: str) -> Progress:
+        """What it is after an iteration more, before anyone has looked at the files."""
+        answer = answer[-ANSWER_KEPT:]
+        return replace(self, answer=answer, unseen=self.unseen + 1) if self.repeats(answer) else Progress(answer=answer)
+
+    def seen(self, tree: str | None) -> Progress:
+        """What it is after a look at the files. Before an answer is repeated, they say nothing."""
+        if not self.unseen:
+            return self
+        return replace(self, idle=self.idle + self.unseen if tree == self.tree != "" else 0, tree=tree, unseen=0)
 
 
 def _words(answer: str) -> list[str]:

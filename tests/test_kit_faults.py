@@ -107,6 +107,7 @@ STORES = {
     "restores_nothing_elsewhere": ("files_are_put_elsewhere", "write them all"),
     "sees_no_change": ("changes_are_told", "answer a unified diff"),
     "names_other_files": ("changes_are_told", "changed_files() answers ['all']"),
+    "looks_for_good": ("a_look_is_for_the_snapshot_that_follows", "use what a look found for the next snapshot alone"),
     "fingerprint_of_the_time": ("fingerprint_names_the_files", "derive it from the content of the files alone"),
 }
 SINKS = {

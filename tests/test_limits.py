@@ -97,20 +97,26 @@ class TestProgress:
     SAME = "I could not find out why test 17 fails; I will look at it again in the next iteration, from the start."
 
     def test_counts_what_repeats_itself_and_starts_anew_with_any_change(self):
-        first = Progress().after("", self.SAME)
-        second = first.after("tree", self.SAME)
+        first = Progress().after(self.SAME).seen("tree")
+        second = first.after(self.SAME).seen("tree")
         assert (first.idle, second.idle) == (0, 0), "nothing was there to compare with"
-        third = second.after("tree", self.SAME.replace("17", "23"))
+        third = second.after(self.SAME.replace("17", "23")).seen("tree")
         assert third.idle == 1
-        assert third.after("tree", self.SAME).idle == 2
-        assert third.after("another tree", self.SAME).idle == 0
-        assert third.after("", "Found it: the cache was never cleared.").idle == 0
+        assert third.after(self.SAME).seen("tree").idle == 2
+        assert third.after(self.SAME).seen("another tree").idle == 0
+        assert third.after("Found it: the cache was never cleared.").seen("tree").idle == 0
 
     def test_counts_what_was_not_looked_at_when_nothing_has_changed_by_the_next_look(self):
-        unseen = Progress().after("", self.SAME).after("tree", self.SAME).after("", self.SAME).after("", self.SAME)
+        unseen = Progress().after(self.SAME).after(self.SAME).seen("tree").after(self.SAME).after(self.SAME)
         assert (unseen.idle, unseen.unseen) == (0, 2)
-        assert unseen.after("tree", self.SAME).idle == 3
-        assert unseen.after("another tree", self.SAME) == Progress(0, "another tree", self.SAME)
+        assert unseen.after(self.SAME).seen("tree").idle == 3
+        assert unseen.after(self.SAME).seen("another tree") == Progress(0, "another tree", self.SAME)
+
+    def test_only_the_answers_count_where_the_store_does_not_see_the_files(self):
+        progress = Progress()
+        for _ in range(4):
+            progress = progress.after(self.SAME).seen(None)
+        assert progress.idle == 2
 
     def test_the_files_are_looked_at_when_a_limit_is_near_and_not_each_time(self, ralph):
         calls = ralph.root / "calls"

@@ -341,6 +341,29 @@ class TestTheWorkspace:
         assert ralph.git("ls-tree", "-r", "--name-only", refs[-1]).split() == ["README", "made"]
         assert "files       1 changed" in done.stdout
 
+    def test_no_agent_begins_before_the_files_are_recorded(self, ralph):
+        ralph.program(
+            "git",
+            f'#!/bin/sh\ncase "$*" in *" add "*|*" write-tree"*) sleep 0.2;; esac\nexec {shutil.which("git")} "$@"\n',
+        )
+        agent = ralph.agent(*[f"cat > /dev/null; echo {number} > n" for number in (1, 2, 3)])
+        assert ralph.run(agent, "-i", "3", "--checkpoint-interval", "1").returncode == 3
+        assert [ralph.git("show", f"{ref}:n").strip() for ref in ralph.snapshots()[1:]] == ["1", "2", "3"]
+        order = [name for name in ralph.types() if name in ("agent.started", "checkpoint.finished")]
+        assert order == ["checkpoint.finished", *["agent.started", "checkpoint.finished"] * 3]
+
+    def test_no_agent_begins_when_the_files_could_not_be_recorded(self, ralph):
+        ralph.program(
+            "git",
+            f'#!/bin/sh\ncase "$*" in *" write-tree"*) [ ! -e broken ] || exit 128;; esac\nexec {shutil.which("git")} "$@"\n',
+        )
+        agent = ralph.agent("cat > /dev/null", "cat > /dev/null; touch broken", "cat > /dev/null")
+        done = ralph.run(agent, "-i", "3", "--checkpoint-interval", "1")
+        assert (done.returncode, agent.calls) == (1, 2)
+        assert "state can't be kept" in done.stdout
+        assert ralph.state()["finished"] == 2
+        assert ralph.types().count("checkpoint.failed") == 1
+
     def test_a_directory_without_git(self, ralph):
         shutil.rmtree(ralph.workspace / ".git")
         done = ralph.run(ralph.agent("echo x > made", "echo LOOP_COMPLETE"))

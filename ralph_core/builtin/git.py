@@ -20,7 +20,7 @@ from typing import Any
 
 from ralph_core import statefile
 from ralph_core.builtin import gitbundle, gitrefs, gitsync
-from ralph_core.builtin.gitindex import PrivateIndex, delete
+from ralph_core.builtin.gitindex import PrivateIndex, Recorded, delete
 from ralph_core.builtin.gitrepo import Repository, clean_environment, discover, make_private, private
 from ralph_core.builtin.gitreview import GitSettings, publish
 from ralph_core.builtin.local import RUN_ID, LocalStore
@@ -41,6 +41,7 @@ class _Line:
     """A run's line of snapshots while this process continues it: the next number, and the last commit and its tree.
 
     `looked` says that the files were looked at since: then the index no longer tells what the next snapshot changes.
+    `found` is what the next snapshot will be made of, if that is known: after which attempt, and what there is.
     `since` is from when on objects may not be durable yet (see `gitsync`), if that is not the beginning of the snapshot.
     """
 
@@ -51,6 +52,7 @@ class _Line:
     tree: str | None = None
     steady: bool = False
     looked: bool = False
+    found: tuple[int, Recorded] | None = None
     since: int | None = None
 
 
@@ -75,38 +77,54 @@ class GitStore(LocalStore):
 
     def snapshot(self, state: RunState, lease: Lease) -> Snapshot:
         """Record the workspace's files. Raises `LeaseLost` if another process has taken the run over."""
-        with self.held(lease):
-            pass  # whoever is fenced off need not start; it is asked once more when the ref is written
         # Put back when all went well: after a failure, what git has is looked up anew.
         line = self._lines.pop(state.run, None)
+        if line is None or line.found is None:
+            with self.held(lease):
+                pass  # whoever is fenced off need not start; it is asked once more when the ref is written
         try:
             repository = self._repository(state.run) or make_private(self._private_dir, self._workspace, self._env)
-            if line is None or line.token != lease.token or not line.index.path.exists():
-                line = self._take_up(repository, lease)
+            line = self._continued(repository, line, lease)
             taken, self._lines[state.run] = self._extend(repository, line, state, lease)
         except StoreError:
             with self.held(lease):  # a newer process clears away what this one works with: then that is the reason
                 raise
         return taken
 
+    def look(self, state: RunState, lease: Lease) -> None:
+        """Bring the index up to date, and write the tree of the snapshot that follows."""
+        repository = self._repository(state.run)
+        if repository is not None:
+            line, recorded = self._looked(repository, state, lease)
+            line.found = (state.attempts, recorded)
+
     def fingerprint(self, state: RunState, lease: Lease) -> str | None:
         """The id of the tree that a snapshot would have; what is new is in git's object store then, under no name."""
         repository = self._repository(state.run)
         if repository is None:
             return None
-        line = self._lines.pop(state.run, None)
-        if line is None or line.token != lease.token or not line.index.path.exists():
-            line = self._take_up(repository, lease)
+        line, recorded = self._looked(repository, state, lease)
+        line.looked, line.found = True, None
+        return recorded.tree
+
+    def _looked(self, repository: Repository, state: RunState, lease: Lease) -> tuple[_Line, Recorded]:
+        line = self._continued(repository, self._lines.pop(state.run, None), lease)
+        line.looked = line.looked or line.found is not None  # one before this one, of which nothing came
         if line.since is None:
             line.since = gitsync.moment(repository.objects, long_ago=not line.steady)
-        line.looked = True
-        tree = line.index.record().tree
+        recorded = line.index.record()
         self._lines[state.run] = line
-        return tree
+        return line, recorded
+
+    def _continued(self, repository: Repository, line: _Line | None, lease: Lease) -> _Line:
+        if line is None or line.token != lease.token or not line.index.path.exists():
+            return self._take_up(repository, lease)
+        return line
 
     def _extend(self, repository: Repository, line: _Line, state: RunState, lease: Lease) -> tuple[Snapshot, _Line]:
         since = line.since or gitsync.moment(repository.objects, long_ago=not line.steady)
-        recorded = line.index.record()
+        at, found = line.found or (-1, None)
+        recorded = found if found is not None and at == state.attempts else line.index.record()
         changed = None
         if line.tree:
             known = 0 if recorded.tree == line.tree else None if line.looked else recorded.changed

@@ -485,6 +485,30 @@ class CheckpointStoreContract:
             mend="answer the paths that differ between the first and the last snapshot, or None",
         )
 
+    def test_a_look_is_for_the_snapshot_that_follows(self, store: CheckpointStore, opened: Opener) -> None:
+        """A snapshot holds the files as they were at the `look` before it, or as they are; a later one, those of its own time."""
+        if self._taken(store, opened) is None:
+            return
+        state, workspace = rich_state(), opened.context.workspace
+        lease = store.claim(state.run)
+        found = []
+        for number in range(2):
+            (workspace / "README").write_bytes(b"words %d\n" % number)
+            store.look(state, lease)
+            store.save(state, lease)
+            taken = store.snapshot(state, lease)
+            state = replace(state, attempts=state.attempts + 1)
+            assert taken is not None
+            into = workspace.parent / f"looked-{number}"
+            into.mkdir()
+            store.restore(taken.ref, into)
+            found.append((into / "README").read_bytes())
+        holds(
+            found == [b"words 0\n", b"words 1\n"],
+            f"after a look, the snapshots hold {found}",
+            mend="use what a look found for the next snapshot alone",
+        )
+
     def test_fingerprint_names_the_files(self, store: CheckpointStore, opened: Opener) -> None:
         """`fingerprint` is the same as long as the files are, and another when one changes."""
         if self._taken(store, opened) is None:

@@ -38,7 +38,7 @@ HANGS = 3600.0
 FATAL = ("raises", "exits", "hangs", "wrong", "unrun")
 METHODS = {
     "agent": (Agent, ("probe", "run", "command", "parse")),
-    "store": (CheckpointStore, ("claim", "save", "snapshot", "load", "restore")),
+    "store": (CheckpointStore, ("claim", "save", "look", "snapshot", "load", "restore")),
     "sink": (AuditSink, ("write", "flush", "close")),
 }
 SCRIPT = f"""
@@ -172,6 +172,9 @@ class FaultyStore(GitStore):
             "" if self.plans.get("save") and not state.attempts else self.plans.get("save")
         )  # not before there is a run
         return at("CheckpointStore.save", lambda: GitStore.save(self, state, lease, durable=durable), plan)
+
+    def look(self, state, lease):
+        return at("CheckpointStore.look", lambda: GitStore.look(self, state, lease), self.plans.get("look"))
 
     def snapshot(self, state, lease):
         return at("CheckpointStore.snapshot", lambda: GitStore.snapshot(self, state, lease), self.plans.get("snapshot"))

@@ -50,6 +50,7 @@ TABLE = {
     "Agent.parse": _same("attempt"),
     "CheckpointStore.claim": _same("refused"),
     "CheckpointStore.save": _same("run", wrong="unheeded"),
+    "CheckpointStore.look": _same("run", wrong="unheeded"),
     "CheckpointStore.snapshot": _same("run"),
     "CheckpointStore.load": _same("refused"),
     "CheckpointStore.restore": _same("refused"),
