@@ -206,7 +206,7 @@ def run(folder, module):
     """The tests of a module in a process of its own: class, without `Test_`, to the messages of the tests that failed."""
     report = folder / "report.xml"
     command = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={FAULTS}", f"--basetemp={folder / 'tmp'}"]
-    command += ["-o", "python_files=*.py", f"--junitxml={report}", str(module)]
+    command += ["-o", "python_files=*.py", f"--junitxml={report}", "-p", "xdist.plugin", "-n", "2", str(module)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "RALPH", "OTEL"))}
     env |= {"PYTHONPATH": str(folder / "site"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
