@@ -14,7 +14,7 @@ run: ## set everything up and run the example: a real loop in a scratch reposito
 
 test: ## run all tests
 	@scripts/setup dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: ## check style and format
 	@scripts/setup dev
