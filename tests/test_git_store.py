@@ -491,6 +491,30 @@ class TestWhatASnapshotHolds:
         assert taken.notes == ()
         assert contents(repo, taken.ref)["dos.txt"] == b"x\ny\n"
 
+    def test_a_look_is_for_the_snapshot_after_the_same_attempt(self, repo):
+        store = store_in(repo)
+        lease = store.claim(RUN)
+        first = replace(STATE, attempts=1)
+        store.look(first, lease)
+        fill(repo, {"new": "1"})
+        assert "new" not in contents(repo, store.snapshot(first, lease).ref), "it was looked before"
+        assert "new" in contents(repo, store.snapshot(first, lease).ref), "a look is used once"
+        store.look(first, lease)
+        fill(repo, {"other": "2"})
+        assert "other" in contents(repo, store.snapshot(replace(STATE, attempts=2), lease).ref)
+
+    def test_changes_are_counted_over_looks_of_which_nothing_came(self, repo):
+        store = store_in(repo)
+        lease = store.claim(RUN)
+        store.snapshot(STATE, lease)
+        for name in ("one", "two", "three"):
+            fill(repo, {name: name})
+            store.look(STATE, lease)
+        assert store.snapshot(STATE, lease).changed == 3
+        fill(repo, {"four": "4"})
+        store.look(STATE, lease)
+        assert store.snapshot(STATE, lease).changed == 1
+
     def test_assume_unchanged_and_skip_worktree_hide_nothing(self, repo):
         commit(repo, {"gone.txt": "g\n"})
         git(repo, "update-index", "--assume-unchanged", "a.txt")
@@ -817,6 +841,29 @@ class TestKindsOfRepositories:
         taken = snap(store_in(repo))
         assert set(contents(repo, taken.ref)) == {".gitignore", "a.txt", "dir/b.txt"}
         assert (repo / ".git" / "index").read_bytes() == b"DIRC broken"
+
+    def test_where_refs_are_no_files_git_writes_them(self, repo, tmp_path, monkeypatch):
+        """As with reftable, of which nothing but the folder has to be known (gitrepository-layout(5))."""
+        calls, real = tmp_path / "calls", shutil.which("git")
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "git").write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {real} "$@"\n')
+        (tmp_path / "bin" / "git").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        assert contents(repo, snap(store_in(repo)).ref)["a.txt"] == b"a\n"
+        assert "update-ref" not in calls.read_text(), "a file is written at once"
+        (repo / ".git" / "reftable").mkdir()
+        assert contents(repo, snap(store_in(repo)).ref)["a.txt"] == b"a\n"
+        assert calls.read_text().count("update-ref") == 1
+
+    def test_a_ref_that_is_packed_is_not_written_again(self, repo):
+        store, late = store_in(repo), store_in(repo)
+        lease = store.claim(RUN)
+        store.snapshot(STATE, lease)
+        late.look(STATE, lease)  # from now on it takes 1 for the next number
+        assert store.snapshot(STATE, lease).ref.endswith("0001")
+        git(repo, "pack-refs", "--all")
+        with pytest.raises(LeaseLost, match="was written by another Ralph process"):
+            late.snapshot(STATE, lease)
 
 
 class TestASubDirectory:
@@ -1258,6 +1305,15 @@ class TestAfterACrash:
         for turn in range(4):
             fill(repo, {f"d{turn}/{number}.txt": f"{turn} {number}" for number in range(30)})
             store.snapshot(STATE, lease)
+        for turn, look in enumerate((store.look, store.fingerprint)):
+            fill(repo, {f"looked{turn}": f"{turn}"})
+            look(STATE, lease)
+            time.sleep(0.05)  # longer than the clock of any file system takes to go on
+            store.snapshot(STATE, lease)
+        fill(repo, {"staged": "by the agent, whose git waits for no disk"})
+        git(repo, "add", "staged")
+        time.sleep(0.05)
+        store.snapshot(STATE, lease)
         fill(repo, {"a.txt": "staged by the user only now"})
         git(repo, "add", "a.txt")
         store.restore(f"{RUN}/1", repo)

@@ -127,6 +127,14 @@ class TestProgress:
         looks = calls.read_text().count(" add -A")
         assert 4 <= looks <= 7, "the first snapshot twice, the last one, and a look for every five iterations"
 
+    def test_what_a_snapshot_saw_is_not_looked_at_again(self, ralph):
+        calls = ralph.root / "calls"
+        ralph.program("git", f'#!/bin/sh\necho "$@" >> "{calls}"\nexec {shutil.which("git")} "$@"\n')
+        ralph.settings("max_no_progress: 3\ncheckpoint_interval: 1\n")
+        done = ralph.run("cat > /dev/null; echo same", "-i", "16")
+        assert "changed no file" in done.stdout, done.stdout
+        assert calls.read_text().count(" add -A") == ralph.state()["finished"] + 1, "the first one, and one after each"
+
     @pytest.mark.parametrize(
         ("one", "other", "same"),
         [

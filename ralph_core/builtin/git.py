@@ -42,7 +42,8 @@ class _Line:
 
     `looked` says that the files were looked at since: then the index no longer tells what the next snapshot changes.
     `found` is what the next snapshot will be made of, if that is known: after which attempt, and what there is.
-    `since` is from when on objects may not be durable yet (see `gitsync`), if that is not the beginning of the snapshot.
+    `since` is from when on objects may not be durable yet (see `gitsync`): the snapshot before, since the agent's own git
+    waits for no disk.
     """
 
     token: int
@@ -50,7 +51,6 @@ class _Line:
     number: int = 0
     last: str | None = None
     tree: str | None = None
-    steady: bool = False
     looked: bool = False
     found: tuple[int, Recorded] | None = None
     since: int | None = None
@@ -110,8 +110,7 @@ class GitStore(LocalStore):
     def _looked(self, repository: Repository, state: RunState, lease: Lease) -> tuple[_Line, Recorded]:
         line = self._continued(repository, self._lines.pop(state.run, None), lease)
         line.looked = line.looked or line.found is not None  # one before this one, of which nothing came
-        if line.since is None:
-            line.since = gitsync.moment(repository.objects, long_ago=not line.steady)
+        line.since = self._since(repository, line)
         recorded = line.index.record()
         self._lines[state.run] = line
         return line, recorded
@@ -122,7 +121,7 @@ class GitStore(LocalStore):
         return line
 
     def _extend(self, repository: Repository, line: _Line, state: RunState, lease: Lease) -> tuple[Snapshot, _Line]:
-        since = line.since or gitsync.moment(repository.objects, long_ago=not line.steady)
+        since = self._since(repository, line)
         at, found = line.found or (-1, None)
         recorded = found if found is not None and at == state.attempts else line.index.record()
         changed = None
@@ -139,7 +138,12 @@ class GitStore(LocalStore):
         if note:
             taken = replace(taken, notes=(*taken.notes, note))
         taken = replace(taken, fingerprint=recorded.tree)
-        return taken, _Line(lease.token, line.index, line.number + 1, commit, recorded.tree, steady=True)
+        made = gitsync.moment_of(repository.objects, commit)
+        return taken, _Line(lease.token, line.index, line.number + 1, commit, recorded.tree, since=made)
+
+    @staticmethod
+    def _since(repository: Repository, line: _Line) -> int:
+        return line.since if line.since is not None else gitsync.long_ago(repository.objects)
 
     def anchor(self, state: RunState, lease: Lease) -> None:
         """Save `state`, and keep it in a commit beside the snapshots, too: `refs/ralph/<run>/account`."""
@@ -151,7 +155,7 @@ class GitStore(LocalStore):
         if line.last is None or line.tree is None:  # no snapshot was made
             return
         subject = f"Ralph's account of run {state.run}, up to record {state.audit_seq}"
-        since = gitsync.moment(repository.objects, long_ago=False)
+        since = self._since(repository, line)
         commit = gitrefs.commit(repository, subject, line.tree, line.last, {"state": state}, time.time())
         gitsync.sync(repository.objects, since)
         with self.held(lease):
@@ -265,7 +269,7 @@ class GitStore(LocalStore):
         with self._scratch() as folder:
             index = PrivateIndex(repository, folder / "index", self._excluded)
             index.seed([*self._indexes(wanted.run), repository.git_dir / "index"], head)
-            since = gitsync.moment(repository.objects, long_ago=True)
+            since = gitsync.long_ago(repository.objects)
             recorded = index.record()
             tree = recorded.tree
             hidden = sorted(set(_in_the_way(repository, tree, wanted.tree)))

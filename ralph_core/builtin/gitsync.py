@@ -17,22 +17,33 @@ from threading import get_ident
 from ralph_core.statefile import discard, unwritable
 
 _BATCH = 512
-FEW = 2
+_FEW = 2
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _LONG_AGO = 60_000_000_000
 """Nanoseconds after which a system has written out what nobody waited for (Linux: 30 s)."""
 
 
-def moment(objects: Path, *, long_ago: bool = False) -> int:
-    """The present time of the file system that holds `objects`, for `sync`; or so long before that all is safe by now."""
+def long_ago(objects: Path) -> int:
+    """A time of the file system that holds `objects`, for `sync`: so long before now that what is older is safe."""
     probe = objects / f"tmp_obj_{os.getpid()}_{get_ident()}"  # a name that git itself clears away
     try:
         probe.touch()
-        return probe.stat().st_mtime_ns - (_LONG_AGO if long_ago else 0)
+        return probe.stat().st_mtime_ns - _LONG_AGO
     except OSError as error:
         raise unwritable(objects, error) from error
     finally:
         discard(probe)
+
+
+def moment_of(objects: Path, name: str) -> int:
+    """When an object was written that is in no pack yet, for `sync`: what that waited for is not older."""
+    path = objects / name[:2] / name[2:]
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # packed at once
+        return long_ago(objects)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def sync(objects: Path, since: int) -> None:
@@ -56,7 +67,7 @@ def _written(objects: Path, since: int) -> Iterator[str]:
 
 def _sync_all(paths: list[str]) -> None:
     # For the one or two objects of a first snapshot, to load ctypes takes ten times as long as to wait for each.
-    send = _sync_file_range() if len(paths) > FEW or "ctypes" in sys.modules else None
+    send = _sync_file_range() if len(paths) > _FEW or "ctypes" in sys.modules else None
     handles: list[int] = []
     try:
         for path in paths:
