@@ -80,7 +80,9 @@ class TestText:
         assert redactor.tail("x" * 100 + CANARY + "y" * 95, 100) == f"{MASK}{'y' * 95}"[-100:]
 
     def test_what_is_learnt_later(self, redactor):
+        assert redactor.text("it is fresh-secret now") == "it is fresh-secret now"
         redactor.learn({"NEW_TOKEN": "fresh-secret"})
+        assert redactor.text("it is fresh-secret now") == "it is [redacted] now", "no text is remembered from before"
         assert redactor.text("a fresh-secret") == f"a {MASK}"
 
 
