@@ -25,10 +25,10 @@ from pathlib import Path
 
 from tables import Row, command
 
-from ralph_core.audit import AuditTrail, Selected
+from ralph_core.account.audit import AuditTrail, Selected
+from ralph_core.account.pipeline import PipelineSettings
 from ralph_core.builtin.sinks import FileSink, FileSinkSettings
 from ralph_core.contracts import Context
-from ralph_core.pipeline import PipelineSettings
 from ralph_core.redaction import Redactor
 
 RUN = "20260101-000000-aaaaaa"

@@ -19,7 +19,7 @@ from tables import Row, command, ms
 
 from ralph_core.contracts import Context, Request
 from ralph_core.events import Finished
-from ralph_core.process import Supervisor
+from ralph_core.processes.process import Supervisor
 from ralph_core.testing.attempts import Host
 from ralph_qchat.agent import QChatAgent
 from ralph_qchat.settings import ChatSettings

@@ -20,7 +20,7 @@ from pathlib import Path
 from tables import Row, command, ms
 
 from ralph_core.contracts import Command
-from ralph_core.process import Supervisor
+from ralph_core.processes.process import Supervisor
 
 WRITER = "import os, sys\nblock = (b'x' * (int(sys.argv[1]) - 1) + b'\\n') * int(sys.argv[2])\nfor _ in range(int(sys.argv[3])): os.write(1, block)"
 ROWS = {

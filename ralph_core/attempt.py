@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
+from .account.audit import Pair
 from .approvals import FOLDER as APPROVALS
 from .approvals import Asked, AskServer
-from .audit import Pair
 from .consent import Consent
 from .contracts import Capability, Command, Failure, McpServers, Request
 from .events import (
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from .job import Job
-    from .recording import Recorder
+    from .processes.job import Job
+    from .processes.recording import Recorder
     from .steering import Word
 
 AT_ONCE = 64 * 1024
@@ -169,7 +169,7 @@ class AttemptRunner:
     def _recorder(self, number: int) -> Recorder | None:
         if not self.run.parts.settings.record:
             return None
-        from .recording import Recorder, path_of  # most runs keep none
+        from .processes.recording import Recorder, path_of  # most runs keep none
 
         return Recorder(path_of(self.run.parts.folder, number), self.run.parts.redactor, self.agent)
 

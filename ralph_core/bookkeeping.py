@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from . import conventions as names
-from .audit import AuditTrail, unfinished
-from .bounds import bounded
+from .account.audit import AuditTrail, unfinished
+from .account.pipeline import PipelineSettings, SinkAccount
+from .account.spill import path_of, waiting_in
 from .contracts import AuditSink, Lease
 from .ground import Cast, Ground, Watcher
-from .pipeline import PipelineSettings, SinkAccount
+from .plugins.bounds import bounded
 from .records import AuditFilter, AuditRecord, Severity
 from .redaction import Redactor
-from .spill import path_of, waiting_in
 from .state import RunState
-from .telemetry import Telemetry
+from .tracing.telemetry import Telemetry
 from .verdicts import Outcome, OutcomeKind
 
 

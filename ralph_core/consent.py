@@ -9,11 +9,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from . import conventions as names
+from .account.audit import Pair
 from .approvals import GRANTED, Approval, Asked, AskServer, Book, brief, digest_of
-from .audit import Pair
 from .contracts import Agent, Capability
 from .events import ToolCall
-from .plugins import Plugins
+from .plugins.registry import Plugins
 from .policies import Ruling
 from .records import Severity
 from .run import Ended, Run

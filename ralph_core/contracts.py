@@ -46,7 +46,7 @@ class Provider(Generic[T_co]):
     """Promises, in the words of `Capability`."""
     environment: tuple[str, ...] = ()
     """The variables that an agent's process needs of Ralph's environment, `*` standing for anything ("ACME_*"): it is given
-    them, what is common (`ralph_core.environment.COMMON`), and what the user allows."""
+    them, what is common (`ralph_core.processes.environment.COMMON`), and what the user allows."""
 
 
 class Capability(str, Enum):

@@ -20,7 +20,7 @@ from .run import Ended, Run
 from .state import GateResult
 
 if TYPE_CHECKING:
-    from .tables import GateSettings
+    from .settings.tables import GateSettings
 
 TAIL = 4000
 """Characters of the end of a gate's output that are kept, and shown to the agent."""

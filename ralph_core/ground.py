@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .audit import Selected
+from .account.audit import Selected
+from .account.pipeline import SinkAccount
 from .contracts import Agent, CheckpointStore, LimitPolicy
-from .environment import fetch_keys
-from .pipeline import SinkAccount
-from .plugins import HookCall, Plugins
+from .plugins.registry import HookCall, Plugins
+from .processes.environment import fetch_keys
 from .records import AuditRecord
-from .settings import Settings
-from .sources import Sources
+from .settings.model import Settings
+from .settings.sources import Sources
 from .state import RunState
 from .values import dataclass
 from .verdicts import Outcome

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
 from . import pricing
-from .audit import RESULTS
+from .account.audit import RESULTS
 from .consent import Consent
 from .contracts import Capability
 from .events import Event, Failed, FailureKind, Finished, Started, Text, ToolCall, ToolResult, Usage, UsageWindow

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import conventions as names
+from .account.audit import RESULTS, Pair
 from .attempt import AttemptRunner
-from .audit import RESULTS, Pair
 from .errors import PluginFault, RalphError, StoreError
 from .events import FailureKind
 from .gates import Gates

@@ -13,8 +13,8 @@ from .errors import UserError
 from .values import dataclass
 
 if TYPE_CHECKING:
-    from .settings import Settings
-    from .tables import McpServerSettings
+    from .settings.model import Settings
+    from .settings.tables import McpServerSettings
 
 SAID = 300
 """Characters that are kept of the last line on a server's standard error."""

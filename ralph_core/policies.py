@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from queue import SimpleQueue
 
-from .bounds import unrun
 from .contracts import LimitPolicy
 from .conventions import MOMENT, POLICY, VERDICT
-from .plugins import HookCall, Plugins
+from .plugins.bounds import unrun
+from .plugins.registry import HookCall, Plugins
 from .state import RunState
 from .values import dataclass
 from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Pause, Stop, Verdict, name_of

@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import conventions as names
-from .audit import AuditTrail
+from .account.audit import AuditTrail
 from .contracts import Agent, CheckpointStore, Lease
 from .errors import PluginFault, StoreError
 from .events import ToolCall
 from .interrupts import Interrupts
 from .moments import MomentLog
-from .plugins import Plugins
+from .plugins.registry import Plugins
 from .policies import Policies, Ruling
+from .processes.transcripts import Transcripts
 from .records import Severity
 from .redaction import Redactor
-from .settings import Settings
+from .settings.model import Settings
 from .state import Progress, RunState
 from .steering import Desk
-from .telemetry import Telemetry
-from .transcripts import Transcripts
+from .tracing.telemetry import Telemetry
 from .values import dataclass
 from .verdicts import Allow, Ask, Deny, Moment, MomentKind, Outcome, OutcomeKind, Pause, Stop, Verdict, name_of
 
 if TYPE_CHECKING:
-    from .process import Supervisor
+    from .processes.process import Supervisor
 
 
 SAVE_EVERY = 5.0

@@ -9,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .audit import Selected
-from .bounds import to_the_end
+from .account.audit import Selected
 from .consent import unasked
 from .contracts import Agent, AuditSink, Capability, CheckpointStore, Context, LimitPolicy, Probe, Provided, Saved
-from .environment import environment_of, withheld
 from .errors import AgentUnavailable, PluginFault, UnknownName, UserError
 from .ground import Account, Cast, Ground
-from .guarded import guarded
 from .meter import complaint, overshoot
-from .plugins import KINDS
-from .probes import Probes
+from .plugins.bounds import to_the_end
+from .plugins.guarded import guarded
+from .plugins.probes import Probes
+from .plugins.registry import KINDS
+from .processes.environment import environment_of, withheld
 from .prompt import LARGE, read_task, tokens_in
 from .records import AuditFilter, AuditRecord
 from .sitting import Sitting, changed_files, new_run_id
@@ -262,7 +262,7 @@ class Session(Ground):
         """The account, after the command `on_done` was told of it; with a note if that went wrong."""
         if self.settings.on_done is None:
             return account
-        from .notice import tell  # where there is such a command
+        from .monitoring.notice import tell  # where there is such a command
 
         failure = tell(account.state, account.folder, self.settings.on_done, self.env, self.workspace)
         return replace(account, notes=(*account.notes, failure)) if failure else account

@@ -22,24 +22,24 @@ from .ground import Account, Cast, Ground, Watcher
 from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
-from .monitor import Monitor
-from .plugins import HookCall
+from .monitoring.monitor import Monitor
+from .plugins.registry import HookCall
 from .policies import Policies
-from .process import Supervisor
+from .processes.process import Supervisor
+from .processes.survivors import kill_survivors
+from .processes.transcripts import Transcripts
 from .records import AuditRecord, Severity
 from .redaction import Redactor
 from .run import Parts
-from .settings import Settings
+from .settings.model import Settings
 from .state import RunState, Task
 from .statefile import ensure_home, write_atomically
 from .steering import Desk
-from .survivors import kill_survivors
-from .telemetry import Telemetry
-from .transcripts import Transcripts
+from .tracing.telemetry import Telemetry
 from .workspace import Holder, WorkspaceLock, is_held
 
 if TYPE_CHECKING:
-    from .logs import Log
+    from .monitoring.logs import Log
 
 
 class Sitting:
@@ -274,7 +274,7 @@ def _log(settings: Settings, workspace: Path) -> Log | None:
     """The log that is asked for; what writes it is imported for it alone."""
     if not settings.monitoring.logs:
         return None
-    from .logs import Log
+    from .monitoring.logs import Log
 
     return Log(settings, workspace)
 

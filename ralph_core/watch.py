@@ -11,16 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .approvals import Asked
-from .bounds import AtMost, Hung, unrun
 from .contracts import Agent, Command, Process, Request, SpawnError
 from .errors import RalphError
 from .events import Event, Failed, FailureKind, Finished, misfit
+from .plugins.bounds import AtMost, Hung, unrun
 
 if TYPE_CHECKING:
     from .interrupts import Interrupts
-    from .job import Job, ProcessLimits
-    from .process import Supervisor
-    from .recording import Recorder
+    from .processes.job import Job, ProcessLimits
+    from .processes.process import Supervisor
+    from .processes.recording import Recorder
 
 TICK = 1.0
 """Seconds between two looks at the clock while nothing is reported."""

@@ -11,15 +11,15 @@ import typer
 from pydantic import BaseModel
 
 from ralph_core import contracts
+from ralph_core.account.pipeline import CLOSING
 from ralph_core.cli import GRACE
 from ralph_core.cli.agents import rows as capability_rows
 from ralph_core.cli.app import application
 from ralph_core.cli.config import docstrings
-from ralph_core.discovery import PluginChoice, build_manager
-from ralph_core.pipeline import CLOSING
-from ralph_core.plugins import KINDS
-from ralph_core.settings import Settings
-from ralph_core.sources import ENVIRONMENT
+from ralph_core.plugins.discovery import PluginChoice, build_manager
+from ralph_core.plugins.registry import KINDS
+from ralph_core.settings.model import Settings
+from ralph_core.settings.sources import ENVIRONMENT
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 REFERENCE = run_path(str(Path(__file__).with_name("gen_reference.py")))

@@ -15,7 +15,7 @@ import ralph_core
 from ralph_core import FailureKind
 from ralph_core.hookspecs import RalphSpec
 from ralph_core.loop import COOL_DOWN, FOR_EVER, LASTING
-from ralph_core.plugins import KINDS
+from ralph_core.plugins.registry import KINDS
 
 HOOKS_HEAD = """\
 # Hooks

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
+from ralph_core.account.chain import check
 from ralph_core.builtin.sinks import FileSink, FileSinkSettings
-from ralph_core.chain import check
 from ralph_core.contracts import Anchor, Context
 from ralph_core.records import AuditFilter, AuditRecord, Severity, chained, record_of
 

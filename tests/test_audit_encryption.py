@@ -72,7 +72,7 @@ class TestRun:
         ralph.run(ralph.agent(DONE), env=env)
         script = (
             "import sys; from pathlib import Path; from ralph_core.builtin.sinks import FileSink, FileSinkSettings\n"
-            "from ralph_core.chain import check; from ralph_core.contracts import Anchor, Context\n"
+            "from ralph_core.account.chain import check; from ralph_core.contracts import Anchor, Context\n"
             "work = Path(sys.argv[1]); path = work / '.agent/audit/audit.jsonl'; data = path.read_bytes()\n"
             "sink = FileSink(FileSinkSettings(), Context(work, work / '.agent', {'AUDIT_ENCRYPTION_KEY': sys.argv[3]}))\n"
             "good = [line for _, line in sink.lines()]; last = __import__('json').loads(good[-1])\n"

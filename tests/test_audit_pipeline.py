@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from ralph_core import pipeline
-from ralph_core.audit import AuditTrail, Selected
+from ralph_core.account import pipeline
+from ralph_core.account.audit import AuditTrail, Selected
+from ralph_core.account.pipeline import PipelineSettings
+from ralph_core.account.spill import Spill, waiting_in
 from ralph_core.contracts import AuditSink
-from ralph_core.pipeline import PipelineSettings
 from ralph_core.redaction import Redactor
-from ralph_core.spill import Spill, waiting_in
 
 DONE = "echo LOOP_COMPLETE"
 SINK = """\
@@ -196,7 +196,7 @@ class TestOverflow:
 
     def test_what_still_waits_at_the_end_is_taken_first_in_the_next_sitting(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pipeline, "CLOSING", 0.1)
-        monkeypatch.setattr("ralph_core.audit.CLOSING", 0.1)
+        monkeypatch.setattr("ralph_core.account.audit.CLOSING", 0.1)
         slow = Odd(tmp_path)
         here = trail(tmp_path, {"slow": slow}, queue=10, batch_size=5)
         for _ in range(50):
@@ -265,7 +265,7 @@ class TestOverflow:
     def test_block_has_an_end(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pipeline, "PATIENCE", 0.1)
         monkeypatch.setattr(pipeline, "CLOSING", 0.1)
-        monkeypatch.setattr("ralph_core.audit.CLOSING", 0.1)
+        monkeypatch.setattr("ralph_core.account.audit.CLOSING", 0.1)
         slow = Odd(tmp_path)
         here = trail(tmp_path, {"slow": slow}, queue=10, overflow="block")
         for _ in range(100):

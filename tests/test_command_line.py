@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ralph_core import __version__
-from ralph_core.settings import Settings
-from ralph_core.sources import ENVIRONMENT
+from ralph_core.settings.model import Settings
+from ralph_core.settings.sources import ENVIRONMENT
 
 DONE = "cat > /dev/null; echo LOOP_COMPLETE"
 GO_ON = "cat > /dev/null; echo more"

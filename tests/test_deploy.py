@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ralph_core import ExitCode
-from ralph_core.sources import ENVIRONMENT
+from ralph_core.settings.sources import ENVIRONMENT
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNIT = "ralph@.service"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ralph_core import ExitCode
-from ralph_core.discovery import PluginChoice, build_manager
-from ralph_core.plugins import KINDS
-from ralph_core.settings import Settings
+from ralph_core.plugins.discovery import PluginChoice, build_manager
+from ralph_core.plugins.registry import KINDS
+from ralph_core.settings.model import Settings
 
 ROOT = Path(__file__).parents[1]
 GENERATED = ROOT / "docs/reference"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ralph_core.contracts import AuditSink, CheckpointStore, LimitPolicy
-from ralph_core.guarded import ANSWERS
 from ralph_core.hookspecs import RalphSpec
+from ralph_core.plugins.guarded import ANSWERS
 
 FOLDER = Path(__file__).parent / "faults"
 CODE = (FOLDER / "faulty_plugin.py").read_text()

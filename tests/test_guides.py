@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ralph_core.settings import Settings
-from ralph_core.sources import ENVIRONMENT
+from ralph_core.settings.model import Settings
+from ralph_core.settings.sources import ENVIRONMENT
 
 HERE = Path(__file__).parent
 GUIDES = sorted(path.stem for path in (HERE / "guides").glob("*.md"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ralph_core import FailureKind
-from ralph_core.discovery import PluginChoice, build_manager
+from ralph_core.plugins.discovery import PluginChoice, build_manager
 from ralph_core.testing.agents import AgentContract
 from ralph_core.testing.packages import PluginContract
 from ralph_core.testing.policies import LimitPolicyContract

@@ -15,7 +15,7 @@ import tomli
 
 from ralph_core.cli.plugins_new import KINDS
 from ralph_core.hookspecs import PROJECT, RalphSpec
-from ralph_core.plugins import PluginRow, Plugins
+from ralph_core.plugins.registry import PluginRow, Plugins
 
 ROOT = Path(__file__).parents[1]
 NAMES = {"agent": "acme", "store": "acme-cold-storage", "sink": "x", "policy": "office_hours", "commands": "greet"}

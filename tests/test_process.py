@@ -17,9 +17,9 @@ import pytest
 
 from ralph_core.contracts import LINE_LIMIT, Command, SpawnError
 from ralph_core.errors import StoreError
-from ralph_core.job import ProcessLimits
-from ralph_core.process import Supervisor
-from ralph_core.survivors import kill_survivors, process_identity
+from ralph_core.processes.job import ProcessLimits
+from ralph_core.processes.process import Supervisor
+from ralph_core.processes.survivors import kill_survivors, process_identity
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guarantees tested here are Linux's")
 
@@ -197,7 +197,7 @@ if os.fork() == 0:
 import asyncio, resource, sys
 from pathlib import Path
 from ralph_core.contracts import Command
-from ralph_core.process import Supervisor
+from ralph_core.processes.process import Supervisor
 WRITER = "import os; block = (b'x' * 99 + b'\\\\n') * 10_000\\nfor _ in range(200): os.write(1, block)"
 async def main():
     async with await Supervisor.open("big") as supervisor:
@@ -887,7 +887,7 @@ RALPH = (
 import asyncio, os, sys, time
 from pathlib import Path
 from ralph_core.contracts import Command
-from ralph_core.process import Supervisor
+from ralph_core.processes.process import Supervisor
 async def main():
     folder = Path(sys.argv[1])
     supervisor = await Supervisor.open(sys.argv[2])
@@ -955,7 +955,7 @@ class TestDeath:
         run_id = f"spared-{os.getpid()}"
         program = f"""
 import os, subprocess, sys
-from ralph_core.survivors import kill_survivors
+from ralph_core.processes.survivors import kill_survivors
 sleeper = subprocess.Popen(["sh", "-c", "env -i sleep 50 & wait"], start_new_session=True)
 import time; time.sleep(0.3)
 count = kill_survivors({run_id!r})

@@ -12,7 +12,7 @@ import zlib
 import pytest
 
 from ralph_core.contracts import Command
-from ralph_core.process import Supervisor
+from ralph_core.processes.process import Supervisor
 from ralph_core.redaction import MASK, PIECE, Redactor
 
 CANARY = 'canary-"0123456789\\/ü'

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ralph_core import statefile
-from ralph_core.bounds import bounded
 from ralph_core.builtin.local import LocalStore
 from ralph_core.contracts import Context
 from ralph_core.errors import LeaseLost, StoreError, UnknownName, UserError
 from ralph_core.events import FailureKind, Tokens
+from ralph_core.plugins.bounds import bounded
 from ralph_core.state import SCHEMA, Attempt, Limits, RunState, Spend, Task
 from ralph_core.verdicts import Outcome, OutcomeKind
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ralph_core.contracts import Agent, Probe, Request
 from ralph_core.errors import StoreError
 from ralph_core.events import Event, Failed, FailureKind
-from ralph_core.recording import FOLDER, events_in, path_of
+from ralph_core.processes.recording import FOLDER, events_in, path_of
 
 
 class ReplaySettings(BaseModel):

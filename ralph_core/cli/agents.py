@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ralph_core.contracts import Agent, Capability, Provider
-from ralph_core.discovery import plugin_choice
-from ralph_core.sources import environment, gather
+from ralph_core.plugins.discovery import plugin_choice
+from ralph_core.settings.sources import environment, gather
 from ralph_core.verdicts import ExitCode
 
 from .common import load_plugins, say, say_json, table

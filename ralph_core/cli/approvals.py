@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ralph_core.approvals import DENIED, GRANTED, Approval, Book, NotPending, approval_path, brief, decide
 from ralph_core.errors import UserError
-from ralph_core.survivors import MARKER
+from ralph_core.processes.survivors import MARKER
 from ralph_core.verdicts import ExitCode
 from ralph_core.workspace import is_held
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ralph_core.chain import Checked, check
+from ralph_core.account.chain import Checked, check
 from ralph_core.contracts import Capability
 from ralph_core.errors import StoreError, UnknownName, UserError
 from ralph_core.records import NAMES, AuditFilter, AuditRecord, Severity, fields_of

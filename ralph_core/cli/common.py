@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ralph_core.discovery import PluginChoice, build_manager, plugin_choice
-from ralph_core.plugins import HookCall, Plugins
-from ralph_core.sources import environment, gather
+from ralph_core.plugins.discovery import PluginChoice, build_manager, plugin_choice
+from ralph_core.plugins.registry import HookCall, Plugins
+from ralph_core.settings.sources import environment, gather
 
 from .output import reserve, stdout
 
@@ -31,7 +31,7 @@ def session(
     `like` is one that this process has had before: by now plugins may have changed environment and working directory.
     """
     from ralph_core.session import Session
-    from ralph_core.settings import settings_from
+    from ralph_core.settings.model import settings_from
 
     env, cwd = (like.env, like.cwd) if like is not None else (environment(), Path.cwd())
     config = config and Path(cwd, config)
@@ -62,7 +62,7 @@ def load_plugins(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], Non
 
 def _check_sections(plugins: Plugins, settings: Any, sources: Any) -> None:
     """Every section of the settings belongs to something that is there."""
-    from ralph_core.plugins import KINDS
+    from ralph_core.plugins.registry import KINDS
 
     for kind, (_, table) in KINDS.items():
         for name in getattr(settings, table):

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ralph_core.plugins import KINDS
+from ralph_core.plugins.registry import KINDS
 from ralph_core.redaction import KEY, MASK, SECRET_NAME, Redactor
-from ralph_core.sources import GUIDE_TABLES, PROFILES, RUNTIME_DEFAULTS
+from ralph_core.settings.sources import GUIDE_TABLES, PROFILES, RUNTIME_DEFAULTS
 from ralph_core.verdicts import ExitCode
 
 from .common import printable, say, say_json, session, table

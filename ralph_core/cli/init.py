@@ -156,10 +156,10 @@ def _usable(workspace: Path) -> list[str]:
 
 def _session(workspace: Path) -> Session:
     """A session without the settings file: it may be broken, and be about to be written anew."""
-    from ralph_core.discovery import plugin_choice
+    from ralph_core.plugins.discovery import plugin_choice
     from ralph_core.session import Session
-    from ralph_core.settings import settings_from
-    from ralph_core.sources import Sources, environment
+    from ralph_core.settings.model import settings_from
+    from ralph_core.settings.sources import Sources, environment
 
     env, sources = environment(), Sources({"workspace": str(workspace)})
     cwd = Path.cwd()

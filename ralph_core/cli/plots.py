@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ralph_core import conventions as names
-from ralph_core.tracefile import TraceSpan
+from ralph_core.tracing.tracefile import TraceSpan
 
 from .display import clock
 from .page import text

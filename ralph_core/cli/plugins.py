@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ralph_core.discovery import plugin_choice
-from ralph_core.plugins import PluginRow
-from ralph_core.sources import environment, gather
+from ralph_core.plugins.discovery import plugin_choice
+from ralph_core.plugins.registry import PluginRow
+from ralph_core.settings.sources import environment, gather
 from ralph_core.verdicts import ExitCode
 
 from .common import load_plugins, printable, say, say_json, table

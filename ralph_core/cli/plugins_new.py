@@ -8,10 +8,10 @@ from pathlib import Path
 from string import Template
 
 from ralph_core import __version__
-from ralph_core.discovery import GROUP
 from ralph_core.errors import UserError
 from ralph_core.hookspecs import CONTRACT_VERSION
-from ralph_core.plugins import NAME
+from ralph_core.plugins.discovery import GROUP
+from ralph_core.plugins.registry import NAME
 from ralph_core.verdicts import ExitCode
 
 from .common import say

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from ralph_core.discovery import PluginChoice
 from ralph_core.errors import UnknownName, UserError
-from ralph_core.plugins import PluginRow
+from ralph_core.plugins.discovery import PluginChoice
+from ralph_core.plugins.registry import PluginRow
 from ralph_core.verdicts import ExitCode
 
 from .common import load_plugins, printable, say, say_json

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ralph_core import conventions as names
 from ralph_core.errors import RalphError, UserError
 from ralph_core.records import AuditFilter, AuditRecord
-from ralph_core.tracefile import TraceSpan, read_trace
-from ralph_core.tracefile import named as spans_named
+from ralph_core.tracing.tracefile import TraceSpan, read_trace
+from ralph_core.tracing.tracefile import named as spans_named
 from ralph_core.verdicts import ExitCode, OutcomeKind
 
 from .common import session

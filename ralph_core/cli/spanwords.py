@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ralph_core import conventions as names
-from ralph_core.tracefile import TraceSpan
+from ralph_core.tracing.tracefile import TraceSpan
 
 from .display import clock
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ralph_core.tracefile import TraceSpan, read_trace
+from ralph_core.tracing.tracefile import TraceSpan, read_trace
 from ralph_core.verdicts import ExitCode
 
 from .common import printable, say, say_json, session

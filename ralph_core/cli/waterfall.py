@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ralph_core.tracefile import TraceSpan
+from ralph_core.tracing.tracefile import TraceSpan
 
 from .display import clock, since
 from .page import document, text

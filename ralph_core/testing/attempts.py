@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ralph_core.contracts import Agent, Command, McpServers, Request
 from ralph_core.events import Event, Failed, Finished
-from ralph_core.job import Job
-from ralph_core.process import Supervisor
-from ralph_core.survivors import MARKER, kill_survivors
+from ralph_core.processes.job import Job
+from ralph_core.processes.process import Supervisor
+from ralph_core.processes.survivors import MARKER, kill_survivors
 
 
 class Host:

@@ -19,11 +19,11 @@ import pluggy
 import pytest
 
 from ralph_core import __version__
-from ralph_core.compatibility import contract_of, hooks_of, made_for_another
 from ralph_core.contracts import Capability, Provider
-from ralph_core.discovery import BUILTIN, BUILTIN_MODULE, GROUP
 from ralph_core.hookspecs import PROJECT, RalphSpec, hookimpl
-from ralph_core.plugins import KINDS, NAME
+from ralph_core.plugins.compatibility import contract_of, hooks_of, made_for_another
+from ralph_core.plugins.discovery import BUILTIN, BUILTIN_MODULE, GROUP
+from ralph_core.plugins.registry import KINDS, NAME
 from ralph_core.testing.rules import BASES, broken, holds, imported, plugins_here
 
 IMPORTABLE = ("ralph_core", "pluggy", "importlib_metadata", "zipp")

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import pytest
 
 from ralph_core.contracts import Agent, AuditSink, CheckpointStore, Context, LimitPolicy, Provided, Provider
-from ralph_core.discovery import PluginChoice, build_manager
 from ralph_core.errors import UserError
-from ralph_core.plugins import KINDS, Plugins
+from ralph_core.plugins.discovery import PluginChoice, build_manager
+from ralph_core.plugins.registry import KINDS, Plugins
 
 BASES: dict[str, type[Provided]] = {
     "agent": Agent,
@@ -52,8 +52,8 @@ def found(kind: str, named: Named) -> Provider[Any]:
 
 def built(kind: str, provider: Provider[Any], section: Mapping[str, Any] | None, context: Context) -> Any:
     """What the provider's factory makes, with the section of the settings validated as a run does it."""
-    from ralph_core.sources import Sources
-    from ralph_core.validation import validated
+    from ralph_core.settings.sources import Sources
+    from ralph_core.settings.validation import validated
 
     settings = None
     if provider.settings is not None:

@@ -20,8 +20,8 @@ from ralph_acp.settings import AcpSettings
 from ralph_core.approvals import Asked, AskServer
 from ralph_core.contracts import Command, Context, McpServers, Request
 from ralph_core.events import Event
-from ralph_core.job import Job
-from ralph_core.process import Supervisor
+from ralph_core.processes.job import Job
+from ralph_core.processes.process import Supervisor
 
 ROOT = Path(__file__).parents[3]
 FAKE = Path(__file__).with_name("fake.py")

@@ -16,8 +16,8 @@ from ralph_claude.agent import ClaudeAgent
 from ralph_claude.settings import ClaudeSettings
 from ralph_core.contracts import Command, Context, McpServers, Request
 from ralph_core.events import Event
-from ralph_core.job import Job
-from ralph_core.process import Supervisor
+from ralph_core.processes.job import Job
+from ralph_core.processes.process import Supervisor
 from ralph_core.testing.messages_api import MessagesAPI
 
 ROOT = Path(__file__).parents[3]

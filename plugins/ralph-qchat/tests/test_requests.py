@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ralph_core import job
 from ralph_core.contracts import Context, Request
 from ralph_core.events import Failed, FailureKind, Finished, Started, Text, Usage
+from ralph_core.processes import job
 from ralph_core.testing.attempts import attempt
 from ralph_qchat.agent import KiroAgent, QAgent, QChatAgent
 from ralph_qchat.plugin import ralph_agents

@@ -18,7 +18,7 @@ def runs_here(incomplete: str) -> list[str]:
 
 def agents_here(incomplete: str) -> list[str]:
     """For a shell's completion: the agents that are installed, behind the last comma."""
-    from ralph_core.discovery import PluginChoice, build_manager  # nothing else needs them that early
+    from ralph_core.plugins.discovery import PluginChoice, build_manager  # nothing else needs them that early
 
     before, comma, last = incomplete.rpartition(",")
     names = ["auto", *sorted(build_manager(PluginChoice()).providers["agent"])]

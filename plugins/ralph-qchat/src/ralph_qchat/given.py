@@ -40,8 +40,8 @@ SECTIONS = {
 
 def given(section: ChatSettings, env: Mapping[str, str], workspace: Path) -> ChatSettings:
     """The settings that hold. Raises `SettingsError` that says which one is wrong, and where it was made."""
-    from ralph_core.sources import Sources
-    from ralph_core.validation import validated
+    from ralph_core.settings.sources import Sources
+    from ralph_core.settings.validation import validated
 
     sources = Sources()
     for key, value, origin in _of_file(workspace / FILE):
@@ -66,7 +66,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, Any, str]]:
     """The settings of the file, by their own names, each with the place that it was made at; none without a file."""
     if not path.is_file():
         return
-    from ralph_core.settingsfile import read_file
+    from ralph_core.settings.file import read_file
 
     table, lines = read_file(path)
     for section, values in table.items():

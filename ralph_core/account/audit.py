@@ -13,12 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .contracts import AuditSink
+from ralph_core.contracts import AuditSink
+from ralph_core.records import ENDINGS, FIRST, SCHEMA, AuditRecord, Severity, chained, made
+from ralph_core.redaction import Redactor
+from ralph_core.values import dataclass
+
 from .pipeline import CLOSING, Pipeline, PipelineSettings, SinkAccount
-from .records import ENDINGS, FIRST, SCHEMA, AuditRecord, Severity, chained, made
-from .redaction import Redactor
 from .spill import Spill, path_of
-from .values import dataclass
 
 RESULTS = {"finished": "success", "failed": "failure", "abandoned": "abandoned"}
 """What the end of a pair says of its result."""

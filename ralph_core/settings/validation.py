@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import SettingsError, UnknownName
+from ralph_core.errors import SettingsError, UnknownName
 
 if TYPE_CHECKING:
     from .sources import Sources

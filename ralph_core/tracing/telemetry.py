@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .conventions import ERROR, HOOK, MOMENT, PLUGIN, POLICY, RUN, VERSION
-from .plugins import HookCall
-from .redaction import Redactor
+from ralph_core.conventions import ERROR, HOOK, MOMENT, PLUGIN, POLICY, RUN, VERSION
+from ralph_core.plugins.registry import HookCall
+from ralph_core.redaction import Redactor
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -28,7 +28,9 @@ class Telemetry:
     def __init__(self, trace_file: Path, env: Mapping[str, str], redactor: Redactor, *, run: str) -> None:
         from opentelemetry.sdk.resources import Resource
 
-        from . import __version__, spans
+        from ralph_core import __version__
+
+        from . import spans
 
         name = env.get("OTEL_SERVICE_NAME") or "ralph"
         described = Resource.create({"service.name": name, "service.version": __version__, RUN: run})

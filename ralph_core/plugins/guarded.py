@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, cast
 
+from ralph_core.contracts import CheckpointStore, Lease, Saved, Snapshot
+from ralph_core.errors import RalphError
+
 from .bounds import Hung, bounded, unrun
-from .contracts import CheckpointStore, Lease, Saved, Snapshot
-from .errors import RalphError
-from .plugins import Plugins
+from .registry import Plugins
 
 ANSWERS: dict[str, tuple[tuple[type, ...], bool]] = {
     "claim": ((Lease,), False),

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .contracts import Agent, Probe
-from .redaction import SECRET_NAME
+from ralph_core.contracts import Agent, Probe
+from ralph_core.redaction import SECRET_NAME
 
 FILE = "probes.json"
 

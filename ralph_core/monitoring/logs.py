@@ -14,14 +14,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .records import AuditRecord
+from ralph_core.errors import UserError
+from ralph_core.records import AuditRecord
 
 if TYPE_CHECKING:
-    from .redaction import Redactor
-    from .settings import Settings
+    from ralph_core.redaction import Redactor
+    from ralph_core.settings.model import Settings
 
-BETWEEN = (__name__, "ralph_core.audit", "contextlib")
+BETWEEN = (__name__, "ralph_core.account.audit", "contextlib")
 """Modules that lie between the code that makes a record and this one,"""
 CARRYING = ("observe", "_record")
 """and functions that do."""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from ralph_core.errors import SettingsError, UnknownName, UserError
+from ralph_core.hookspecs import PROJECT, RalphSpec
+from ralph_core.values import dataclass
+
 from .bounds import bounded
 from .compatibility import pinned_to_another
-from .errors import SettingsError, UnknownName, UserError
-from .hookspecs import PROJECT, RalphSpec
-from .plugins import DEADLINE, HookCall, PluginRow, Plugins, words_of
-from .values import dataclass
+from .registry import DEADLINE, HookCall, PluginRow, Plugins, words_of
 
 if TYPE_CHECKING:
-    from .sources import Sources
+    from ralph_core.settings.sources import Sources
 
 GROUP = "ralph.plugins"
 BUILTIN = "builtin"
@@ -76,7 +77,7 @@ def build_manager(choice: PluginChoice, watch: Callable[[Sequence[HookCall]], No
         plugins.watch = watch
     found = _entry_points()
     _check_names(choice, {BUILTIN, *(entry.name for entry, _ in found)})
-    from . import __version__
+    from ralph_core import __version__
 
     plugins.rows.append(_load(plugins, PluginRow(BUILTIN, "ralph-core", __version__, "active"), _builtin, strict=True))
     for entry, head in found:

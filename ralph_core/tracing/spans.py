@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
-from .redaction import Redactor
+from ralph_core.redaction import Redactor
 
 # Else Python prints what a dead collector makes the SDK say, warning by warning; the account of the run says it once.
 logging.getLogger("opentelemetry").addHandler(logging.NullHandler())

@@ -8,8 +8,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .values import dataclass
+from ralph_core.errors import UserError
+from ralph_core.values import dataclass
 
 FILE = "trace.jsonl"
 

@@ -13,17 +13,17 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-from .conventions import HOOK, PLUGIN, POLICY, RESULT, SINK, VERDICT
-from .errors import UserError
-from .spans import exporters, loaded
+from ralph_core.conventions import HOOK, PLUGIN, POLICY, RESULT, SINK, VERDICT
+from ralph_core.errors import UserError
+from ralph_core.tracing.spans import exporters, loaded
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
-    from .pipeline import SinkAccount
-    from .plugins import HookCall
-    from .records import AuditRecord
-    from .state import RunState
+    from ralph_core.account.pipeline import SinkAccount
+    from ralph_core.plugins.registry import HookCall
+    from ralph_core.records import AuditRecord
+    from ralph_core.state import RunState
 
 DURATIONS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 """Seconds of an iteration: an agent works for minutes, where the SDK's own buckets end at ten seconds."""

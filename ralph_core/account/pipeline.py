@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .bounds import unrun
-from .contracts import AuditSink
-from .records import AuditRecord
+from ralph_core.contracts import AuditSink
+from ralph_core.plugins.bounds import unrun
+from ralph_core.records import AuditRecord
+from ralph_core.values import dataclass
+
 from .spill import Spill
-from .values import dataclass
 
 QUEUE = 10_000
 """Records that wait for one slow sink in memory; what is done with more is the overflow policy's to say."""

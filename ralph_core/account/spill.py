@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .records import AuditRecord, record_of
+from ralph_core.records import AuditRecord, record_of
 
 TAKEN = b"#"
 """What the first byte of a line becomes when it, and all before it, have been taken: a kill must not bring them back."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError
+from ralph_core.errors import SettingsError
 
 Lines = dict[tuple[str, ...], int]
 """By the path of a key in the file: its line."""

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from .state import RunState
+from ralph_core.state import RunState
 
 STDERR = 2
 PATIENCE = 60.0

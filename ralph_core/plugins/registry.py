@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
+from ralph_core.contracts import Agent, Command, Probe, Provider, Section
+from ralph_core.conventions import ANSWER
+from ralph_core.errors import PluginFault, SettingsError, UnknownName, UserError
+from ralph_core.events import FailureKind
+from ralph_core.values import dataclass
+
 from .bounds import Hung, bounded, unrun
 from .compatibility import contract_of, hooks_of, made_for_another
-from .contracts import Agent, Command, Probe, Provider, Section
-from .conventions import ANSWER
-from .errors import PluginFault, SettingsError, UnknownName, UserError
-from .events import FailureKind
-from .values import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .contracts import Context, Failure, Provided
-    from .sources import Sources
-    from .state import RunState, Task
+    from ralph_core.contracts import Context, Failure, Provided
+    from ralph_core.settings.sources import Sources
+    from ralph_core.state import RunState, Task
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -214,7 +215,7 @@ class Plugins:
                 place = sources.origin(path)
                 raise SettingsError(f"{place}: {kind} {name!r} has no settings", mend="remove the section")
             return None
-        from .validation import validated
+        from ralph_core.settings.validation import validated
 
         return validated(model, section or {}, sources, path)
 

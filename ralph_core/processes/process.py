@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ralph_core.contracts import Command, Exit, SpawnError
+from ralph_core.errors import StoreError
+
 from . import supervisor as helper
-from .contracts import Command, Exit, SpawnError
-from .errors import StoreError
 from .job import KILL_LIMIT, START_LIMIT, Job, ProcessLimits, create, within
 from .survivors import MARKER, kill_survivors
 

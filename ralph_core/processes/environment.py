@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import SettingsError
-from .redaction import OWN, SECRET_NAME
+from ralph_core.errors import SettingsError
+from ralph_core.redaction import OWN, SECRET_NAME
 
 if TYPE_CHECKING:
-    from .tables import KeySettings
+    from ralph_core.settings.tables import KeySettings
 
 COMMON = (
     # the person, the terminal, the language

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from .job import ProcessLimits
+from ralph_core.processes.job import ProcessLimits
 
 
 def _listed(value: Any) -> Any:

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .errors import StoreError, UserError
-from .records import AuditRecord
-from .state import RunState
-from .statefile import write_atomically
+from ralph_core.errors import StoreError, UserError
+from ralph_core.records import AuditRecord
+from ralph_core.state import RunState
+from ralph_core.statefile import write_atomically
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
     from opentelemetry.sdk.resources import Resource
 
+    from ralph_core.account.pipeline import SinkAccount
+    from ralph_core.plugins.registry import HookCall
+    from ralph_core.settings.model import Settings
+
     from .metrics import Metrics, Prometheus
-    from .pipeline import SinkAccount
-    from .plugins import HookCall
-    from .settings import Settings
 
 BEAT = 1.0
 """Seconds between two signs of life of the loop; fewer where they are asked for more often."""
@@ -78,7 +79,7 @@ class Monitor:
         sinks: Callable[[], Sequence[SinkAccount]],
     ) -> None:
         """The run begins: from now on there is something to tell."""
-        from .spans import exporters
+        from ralph_core.tracing.spans import exporters
 
         self._state, self._sinks = state, sinks
         self._path = home / "metrics" / f"state_{state().run}.json"
@@ -150,7 +151,7 @@ class Monitor:
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """The answer of `/health`: 200, or 503 when something is wrong, and what."""
-        from . import __version__
+        from ralph_core import __version__
 
         figures = self.figures() if self._state is not None else {}
         reasons = []

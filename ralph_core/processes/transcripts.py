@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .redaction import Redactor
+from ralph_core.redaction import Redactor
 
 PATIENCE = 2.0
 """Seconds for which transcripts are gone through when Ralph is to end at once; the rest is left for when the run goes on."""

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from .contracts import Exit, Process
-from .errors import StoreError
-from .events import Event
-from .redaction import Redactor
-from .wire import event_from, fields_of
+from ralph_core.contracts import Exit, Process
+from ralph_core.errors import StoreError
+from ralph_core.events import Event
+from ralph_core.redaction import Redactor
+from ralph_core.wire import event_from, fields_of
 
 FOLDER = "recording"
 """Where they are in the folder of a run: `recording/0001.jsonl`, numbered by attempt."""

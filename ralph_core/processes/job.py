@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ralph_core.contracts import LINE_LIMIT, Command, Exit
+from ralph_core.errors import StoreError
+from ralph_core.values import dataclass
+
 from . import supervisor as helper
-from .contracts import LINE_LIMIT, Command, Exit
-from .errors import StoreError
 from .survivors import process_identity
-from .values import dataclass
 
 if TYPE_CHECKING:
     from .process import Supervisor

@@ -6,8 +6,8 @@ import re
 
 import pluggy
 
-from .errors import UnknownName
-from .hookspecs import CONTRACT_VERSION, RalphSpec
+from ralph_core.errors import UnknownName
+from ralph_core.hookspecs import CONTRACT_VERSION, RalphSpec
 
 PIN = re.compile(r"^Requires-Dist: ralph-core(?:\[[^]]*\])?([^;\[\]\n]*)$", re.MULTILINE | re.IGNORECASE)
 """What a distribution requires of ralph-core in any case; what an extra of it requires has a marker."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from .contracts import Anchor
-from .records import FIRST, record_of, taken_apart
-from .values import dataclass
+from ralph_core.contracts import Anchor
+from ralph_core.records import FIRST, record_of, taken_apart
+from ralph_core.values import dataclass
 
 
 @dataclass(frozen=True)

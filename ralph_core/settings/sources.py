@@ -12,9 +12,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError, UnknownName, UserError
-from .settingsfile import read_file
-from .values import dataclass
+from ralph_core.errors import SettingsError, UnknownName, UserError
+from ralph_core.values import dataclass
+
+from .file import read_file
 
 FILES = ("ralph.yml", "ralph.yaml", "ralph.json", "ralph.toml")
 """Names under which a settings file is found in the workspace, in this order."""
@@ -217,7 +218,7 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_setting(name: str) -> bool:
-    from .settings import Settings  # only for a file with a profile of an unusual name
+    from .model import Settings  # only for a file with a profile of an unusual name
 
     return name in Settings.model_fields
 

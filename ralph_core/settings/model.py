@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ralph_core.state import Limits
+
 from .sources import Sources
-from .state import Limits
 from .tables import (
     BudgetSettings,
     CompletionSettings,

@@ -1,0 +1,1 @@
+"""How plugins are found, kept apart, and called for no longer than they may take."""

@@ -1,0 +1,1 @@
+"""The trace of a run: its spans, where they go, and how they are read again."""
