@@ -161,7 +161,8 @@ class Loop:
     def _leave_alone(self, attempt: Attempt) -> bool:
         """Leave an agent alone that failed, for as long as its fault says; true if another attempt is of use without a wait.
 
-        One whose fault will not pass soon is barred. Any other rests while there is another agent to go on with.
+        One whose fault will not pass soon is barred. Any other rests while there is another agent to go on with; and for as
+        long as it says itself, if they rest, too: the one whose time is over first goes on.
         """
         failure, now = attempt.failure, time.time()
         if failure not in COOL_DOWN:
@@ -173,6 +174,8 @@ class Loop:
         elif self._fresh(now, self._resting, others):
             self._resting[attempt.agent] = now + pause
         else:
+            if others and attempt.retry_after is not None:
+                self._resting[attempt.agent] = now + pause
             return False
         how_long = "not used again" if pause == FOR_EVER else f"not used for {pause:.0f} s"
         self.run.parts.trail.record(

@@ -321,7 +321,8 @@ def _treatment(kind: FailureKind) -> str:
         )
     return (
         f"Retried: by another agent at once, while this one is not used for `retry_after`, or {rest:.0f} s; without one, after a "
-        "pause (`retry_delay`, doubling, and `retry_after` at least), `retry_max` times at most."
+        "pause (`retry_delay`, doubling, and `retry_after` at least), `retry_max` times at most. When all of them rest, the one "
+        "whose `retry_after` is over first goes on."
     )
 
 

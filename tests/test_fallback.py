@@ -69,11 +69,11 @@ def test_an_agent_that_says_it_failed_is_asked_again(run):
     assert run(["agent", "LOOP_COMPLETE"], ["never asked"])[1] == ["one", "one"]
 
 
-def test_it_comes_back_when_its_time_is_over(run):
-    done, calls = run(["overloaded 1", "LOOP_COMPLETE"], ["overloaded 30"])
+def test_the_one_whose_time_is_over_first_is_waited_for_and_no_other(ralph, run):
+    done, calls = run(["overloaded 1", "overloaded 1", "LOOP_COMPLETE"], ["overloaded 30"])
     assert done.returncode == 0, done.stderr
-    assert calls[:2] == ["one", "two"]
-    assert calls[-1] == "one"
+    assert calls == ["one", "two", "one", "one"], "the other one has said when to come back"
+    assert all(wait["data"]["seconds"] < 3 for wait in ralph.records() if wait["type"] == "wait.started")
 
 
 def test_what_was_tried_and_why_is_in_the_account(ralph, run):

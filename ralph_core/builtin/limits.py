@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from ralph_core.contracts import LimitPolicy
+from ralph_core.events import FailureKind
 from ralph_core.state import Attempt, RunState
 from ralph_core.values import dataclass
 from ralph_core.verdicts import Allow, Deny, Moment, MomentKind, Pause, Stop, Verdict
@@ -15,6 +17,8 @@ CLOSE = 1e-6
 HOUR = 3600.0
 RETRY_CEILING = 300.0
 """Seconds that the doubling pause between two tries never exceeds."""
+PASSING = (FailureKind.NETWORK, FailureKind.OVERLOADED)
+"""Kinds of failures after which an agent is asked again soon."""
 UNKNOWN_RESET = 300.0
 """Seconds for which an agent is left alone whose quota is used up, when it does not say until when."""
 AFTER_RESET = 1.0
@@ -80,8 +84,19 @@ class RetryLimit(LimitPolicy):
         delay = min(state.limits.retry_delay * 2.0 ** (state.retries - 1), RETRY_CEILING)
         # Drawn from the run's name, so that it is the same when asked again, and many runs don't come back at one instant.
         jitter = random.Random(f"{state.run} {last.number}").uniform(0.75, 1.25)  # noqa: S311
-        until = last.ended + max(delay * jitter, last.retry_after or 0.0)
+        until = max(last.ended + delay * jitter, min(_come_back(state)))
         return Pause(until, f"{last.message}; trying again") if until > state.now else Allow()
+
+
+def _come_back(state: RunState) -> Iterator[float]:
+    """When each of the agents may be asked again that had a passing fault in the iteration that is tried again."""
+    known = set()
+    for attempt in reversed(state.recent):
+        if attempt.iteration != state.recent[-1].iteration:
+            return
+        if attempt.agent not in known and (attempt is state.recent[-1] or attempt.failure in PASSING):
+            yield (attempt.ended or 0.0) + (attempt.retry_after or 0.0)
+        known.add(attempt.agent)
 
 
 class TokenLimit(LimitPolicy):
