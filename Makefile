@@ -2,6 +2,8 @@
 VENV ?= .venv
 export VENV PYTHON
 BIN = $(abspath $(VENV))/bin
+# Two for each processor: most of a test's time is spent waiting, for processes and for time limits.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 
 .PHONY: help run test lint types docs site bench bench-docs prove-durability prove-budget prove-image build clean
 
@@ -14,7 +16,7 @@ run: ## set everything up and run the example: a real loop in a scratch reposito
 
 test: ## run all tests
 	@scripts/setup dev
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: ## check style and format
 	@scripts/setup dev
