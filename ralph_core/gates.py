@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import conventions as names
 from .contracts import Command, Exit
 from .errors import StoreError, UserError
+from .plugins.guarded import in_thread
 from .records import Severity
 from .redaction import OWN
 from .run import Ended, Run
@@ -85,7 +86,7 @@ class Gates:
         # Beside the records rather than in the system's temporary folder: the copy is as large as the workspace.
         folder = Path(tempfile.mkdtemp(prefix="broken-", dir=self._run.parts.folder))
         try:
-            await asyncio.to_thread(self._run.parts.store.restore, ref, folder)
+            await in_thread(self._run.parts.store.restore, ref, folder)
             place = folder / (gate.cwd or "")
             broke, output, _ = await self._execute(gate, gate.must_fail_after, place, f"{name}-break")
             if broke.code != 0:

@@ -16,6 +16,7 @@ from .errors import PluginFault, StoreError
 from .events import ToolCall
 from .interrupts import Interrupts
 from .moments import MomentLog
+from .plugins.guarded import in_thread
 from .plugins.registry import Plugins
 from .policies import Policies, Ruling
 from .processes.transcripts import Transcripts
@@ -130,7 +131,7 @@ class Run:
 
     async def begin_look(self) -> None:
         """Let the store look at the files, which are at rest: a snapshot comes next."""
-        looking = asyncio.to_thread(self.parts.store.look, self.state, self.parts.lease)
+        looking = in_thread(self.parts.store.look, self.state, self.parts.lease)
         self._looking = asyncio.gather(looking, return_exceptions=True)
         await asyncio.sleep(0)  # far enough for the thread to start
 
@@ -159,9 +160,7 @@ class Run:
             await recording
 
     async def _record_files(self) -> None:
-        """In a thread: git may take its time, and signals must be heard meanwhile."""
-        await self.looked()
-        number, self._recorded = self.state.snapshots, self.state.attempts
+        number = self.state.snapshots
         self.note(snapshots=number + 1)
         attributes = {**self._store_attributes(), names.SNAPSHOT: number}
         with (
@@ -170,7 +169,9 @@ class Run:
                 "checkpoint", plugin=self._plugin_of_store, capability="store", number=number
             ) as pair,
         ):
-            snapshot = await asyncio.to_thread(self.parts.store.snapshot, self.state, self.parts.lease)
+            await self.looked()
+            self._recorded = self.state.attempts
+            snapshot = await in_thread(self.parts.store.snapshot, self.state, self.parts.lease)
             if snapshot is not None:
                 pair.message = snapshot.ref
                 span.set_attribute(names.REF, snapshot.ref)
@@ -188,7 +189,7 @@ class Run:
         progress = self.state.progress
         if progress.is_due(limit):
             try:
-                tree = await asyncio.to_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
+                tree = await in_thread(self.parts.store.fingerprint, self.state, self.parts.lease)
             except StoreError:  # what is wrong with the store, the next save says; what is not known is not the same
                 self.note(progress=Progress(answer=progress.answer))
             else:

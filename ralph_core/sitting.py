@@ -23,6 +23,7 @@ from .interrupts import Interrupts
 from .loop import Loop
 from .moments import MomentLog
 from .monitoring.monitor import Monitor
+from .plugins.guarded import in_thread
 from .plugins.registry import HookCall
 from .policies import Policies
 from .processes.process import Supervisor
@@ -298,7 +299,7 @@ async def _looked_at(
 
     What goes wrong, the snapshot will say.
     """
-    looks = [asyncio.to_thread(store.look, state, lease)] if state.snapshot is None else []
+    looks = [in_thread(store.look, state, lease)] if state.snapshot is None else []
     looking = asyncio.gather(*looks, return_exceptions=True)
     await asyncio.sleep(0)  # far enough for the thread to start
     try:

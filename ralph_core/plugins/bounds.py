@@ -15,7 +15,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -112,13 +115,42 @@ def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _aside(call: Callable[[], T], seconds: float) -> T:
+    came: SimpleQueue[Callable[[], T]] = SimpleQueue()
+    aside = _Aside.idle()
+    aside.begin(call, came.put)
     try:
-        aside = _IDLE.pop()
-    except IndexError:
-        aside = _Aside()
-    came = aside.do(call, seconds)
-    _IDLE.append(aside)  # one that hangs never comes here
-    return came()
+        answer = came.get(timeout=seconds)
+    except Empty:
+        raise Hung(seconds) from None
+    aside.rest()
+    return answer()
+
+
+async def bounded_aside(call: Callable[[], T], seconds: float) -> T:
+    """As `bounded`, in another thread, while the event loop goes on."""
+    import asyncio  # what only lists plugins does without
+
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[Callable[[], T]] = loop.create_future()
+
+    def put(answer: Callable[[], T]) -> None:
+        try:
+            loop.call_soon_threadsafe(_set, came, answer)
+        except RuntimeError:  # the loop is over: nobody waits any more
+            pass
+
+    aside = _Aside.idle()
+    aside.begin(call, put)
+    await asyncio.wait([came], timeout=seconds)
+    if not came.done():
+        raise Hung(seconds)
+    aside.rest()
+    return came.result()()
+
+
+def _set(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)
 
 
 class _Aside:
@@ -129,22 +161,29 @@ class _Aside:
         # A daemon: what hangs must not keep Ralph from ending.
         threading.Thread(target=self._serve, name="ralph-aside", daemon=True).start()
 
-    def do(self, call: Callable[[], T], seconds: float) -> Callable[[], T]:
-        """Do the call; what comes back returns what it returned, or raises what it raised. Raises `Hung`."""
-        came: SimpleQueue[Callable[[], T]] = SimpleQueue()
+    @staticmethod
+    def idle() -> _Aside:
+        try:
+            return _IDLE.pop()
+        except IndexError:
+            return _Aside()
+
+    def begin(self, call: Callable[[], T], put: Callable[[Callable[[], T]], None]) -> None:
+        """Do the call; what is put returns what it returned, or raises what it raised."""
 
         def work() -> None:
             try:
                 answer = call()
-                came.put(lambda: answer)
             except BaseException as error:
-                came.put(partial(_raise, error))
+                put(partial(_raise, error))
+            else:
+                put(lambda: answer)
 
         self._calls.put(partial(contextvars.copy_context().run, work))
-        try:
-            return came.get(timeout=seconds)
-        except Empty:
-            raise Hung(seconds) from None
+
+    def rest(self) -> None:
+        """The call has come back: there is room for another one. One that hangs never comes here."""
+        _IDLE.append(self)
 
     def _serve(self) -> None:
         while True:
