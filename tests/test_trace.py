@@ -1,4 +1,4 @@
-"""The spans of a run, as they stand in its folder: each piece of work and each call of a plugin, complete up to a kill."""
+"""The spans of a run, as they stand in its folder: each piece of work and each call of a plugin, complete up to 20 ms before a kill."""
 
 import json
 import signal
