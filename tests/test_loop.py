@@ -10,6 +10,25 @@ import pytest
 DONE = "cat > /dev/null; echo LOOP_COMPLETE"
 TERMINAL = ("finished", "failed", "abandoned")
 
+WATCHED = """
+from ralph_core import Provider, hookimpl
+from ralph_core.builtin.git import GitStore
+
+class Store(GitStore):
+    def note(self, what, state):
+        with (self.context.home / "calls").open("a") as calls:
+            calls.write(f"{what} {state.attempts}\\n")
+    def look(self, state, lease):
+        self.note("look", state)
+        return super().look(state, lease)
+    def snapshot(self, state, lease):
+        self.note("snapshot", state)
+        return super().snapshot(state, lease)
+
+@hookimpl
+def ralph_checkpoint_stores():
+    return [Provider("watched", "writes down what it is asked", f"{__name__}:Store", capabilities=frozenset({"snapshots"}))]
+"""
 HOSTILE = {
     "markup": b"[/x] [bold red]boo[/bold red] [link=file:///]x[/link] :bomb:",
     "escapes": b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J\x1b[10A \x9b31m \r over \x08\x08",
@@ -340,6 +359,13 @@ class TestTheWorkspace:
         assert [ralph.git("show", f"{ref}:made") for ref in refs[1:]] == ["one\n", "two\n", "two\n"]
         assert ralph.git("ls-tree", "-r", "--name-only", refs[-1]).split() == ["README", "made"]
         assert "files       1 changed" in done.stdout
+
+    def test_the_store_may_look_at_the_files_before_each_snapshot(self, ralph):
+        ralph.plugin("watched", WATCHED)
+        ralph.settings("checkpoint_store: watched\ncheckpoint_interval: 2\n")
+        assert ralph.run("cat > /dev/null; date >> x", "-i", "4").returncode == 3
+        calls = (ralph.workspace / ".agent" / "calls").read_text().splitlines()
+        assert calls == ["look 0", "snapshot 0", "look 2", "snapshot 2", "look 4", "snapshot 4"]
 
     def test_no_agent_begins_before_the_files_are_recorded(self, ralph):
         ralph.program(
