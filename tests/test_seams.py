@@ -33,6 +33,9 @@ CLIMBING = ("run", "consent", "diagnosis", "intake", "attempt", "gates", "loop",
 """From the bottom to the top: the values, the contract, all modules that are not named here (the parts of a run), and then
 those that put the parts together. Each imports from its own row or below; of the last ones, each from those before it."""
 
+ROOMS = (("processes",), ("settings",), ("plugins",), ("tracing", "account"), ("monitoring",))
+"""The packages among the parts, from the bottom to the top: each imports from those before it alone."""
+
 LAZY = {
     (
         "plugins.registry",
@@ -303,6 +306,17 @@ class TestImports:
                 others = {other.split(".")[0] for other in imports(name, path, types=False)}
                 graph[family] = graph.get(family, set()) | others - {family, ""}
         assert not self.circles(graph)
+
+    def test_of_the_packages_are_in_the_order_of_the_page(self):
+        level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+        page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+        assert "`" + " → ".join(", ".join(rooms) for rooms in reversed(ROOMS)) + "`" in page
+        for name, path in modules():
+            for room, other in (
+                (name.split(".")[0], other.split(".")[0]) for other in imports(name, path, types=False)
+            ):
+                if room in level and other in level and room != other:
+                    assert level[other] < level[room], f"{name} imports {other}"
 
     @staticmethod
     def circles(graph):
