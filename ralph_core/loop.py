@@ -146,8 +146,10 @@ class Loop:
             now = time.time()
             candidates = self._fresh(now, self._barred)
             if candidates:
+                rested = self._fresh(now, self._resting, candidates)
+                # When all of them rest, the one that has rested nearly long enough.
                 return run.parts.plugins.choose_agent(
-                    run.state, self._fresh(now, self._resting, candidates) or candidates
+                    run.state, rested or [min(candidates, key=self._resting.__getitem__)]
                 )
             until = min(self._barred.values())
             if until == FOR_EVER:

@@ -76,6 +76,13 @@ def test_the_one_whose_time_is_over_first_is_waited_for_and_no_other(ralph, run)
     assert all(wait["data"]["seconds"] < 3 for wait in ralph.records() if wait["type"] == "wait.started")
 
 
+@pytest.mark.parametrize(("agents", "want"), [("one,two", "one two one"), ("two,one", "two one one")])
+def test_where_nobody_waits_the_one_whose_time_is_over_first_is_asked(ralph, run, agents, want):
+    ralph.settings("policies: {retry: false}\n")
+    done, calls = run(["overloaded 20", "LOOP_COMPLETE"], ["overloaded 60"], agents=agents)
+    assert (done.returncode, calls) == (0, want.split())
+
+
 def test_what_was_tried_and_why_is_in_the_account(ralph, run):
     run(["overloaded 7"], ["LOOP_COMPLETE"])
     (rested,) = [record for record in ralph.records() if record["type"] == "agent.rested"]

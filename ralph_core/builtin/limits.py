@@ -94,7 +94,8 @@ def _come_back(state: RunState) -> Iterator[float]:
     for attempt in reversed(state.recent):
         if attempt.iteration != state.recent[-1].iteration:
             return
-        if attempt.agent not in known and (attempt is state.recent[-1] or attempt.failure in PASSING):
+        other = attempt.failure in PASSING and attempt.agent in state.agents
+        if attempt.agent not in known and (other or attempt is state.recent[-1]):
             yield (attempt.ended or 0.0) + (attempt.retry_after or 0.0)
         known.add(attempt.agent)
 
