@@ -220,7 +220,7 @@ class Sitting:
                 transcripts.close()
             if transcripts.left:
                 self.notes.append(
-                    f"{len(transcripts.left)} large transcripts are not yet gone through for secrets, and private, in "
+                    f"{len(transcripts.left)} transcripts are not yet gone through for secrets, and private, in "
                     f"{transcripts.raw('')}; that is done when the run goes on"
                 )
             final = self._books.anchored(final, lease, trail)

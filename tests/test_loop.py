@@ -1,5 +1,6 @@
 """Whole runs with the command agent: when they end, how they end, and what they leave behind and alone."""
 
+import ctypes
 import json
 import shutil
 import signal
@@ -8,6 +9,14 @@ import time
 import pytest
 
 DONE = "cat > /dev/null; echo LOOP_COMPLETE"
+
+
+def bound_by_permissions():
+    """Called in a process before it begins: permissions hold for it, also if it is root's."""
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
 TERMINAL = ("finished", "failed", "abandoned")
 
 WATCHED = """
@@ -415,6 +424,20 @@ class TestTheWorkspace:
         assert agent.calls >= 1
         assert "Traceback" not in done.stderr
         assert done.returncode in (0, 1)
+
+    @pytest.mark.parametrize("folder", [".agent", ".agent/runs/*/output/raw"])
+    def test_an_agent_that_locks_the_state_directory(self, ralph, folder):
+        agent = ralph.agent(f"cat > /dev/null; chmod 000 {folder}", DONE)
+        done = ralph.run(agent, preexec_fn=bound_by_permissions)
+        for locked in ralph.workspace.glob(folder):
+            locked.chmod(0o700)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+        assert "✗ failed: state can't be kept: can't write " in done.stdout
+        assert "raised" not in done.stdout
+        resumed = ralph("resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert ralph.state()["outcome"]["kind"] == "completed"
+        assert not (ralph.folder / "output" / "raw").exists(), "what was left has been gone through"
 
 
 class TestTheAccount:

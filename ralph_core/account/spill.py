@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ralph_core.records import AuditRecord, record_of
+from ralph_core.statefile import discard
 
 TAKEN = b"#"
 """What the first byte of a line becomes when it, and all before it, have been taken: a kill must not bring them back."""
@@ -72,8 +73,10 @@ class Spill:
                 if stream.write(data) != len(data):
                     raise OSError("disk full")
         except OSError:
-            if self.path.exists():
+            try:
                 os.truncate(self.path, self._size)
+            except OSError:  # it is not there, or out of reach
+                pass
             return False
         self._size += len(data)
         self.waiting += count
@@ -126,7 +129,7 @@ class Spill:
                             stream.write(chunk)
             fresh.replace(self.path)
         except OSError:
-            fresh.unlink(missing_ok=True)
+            discard(fresh)
             return False
         self.waiting += count
         self._size, self._offset = self.path.stat().st_size, 0

@@ -44,7 +44,13 @@ class Transcripts:
 
     def size(self, name: str, *more: Path) -> int:
         """Bytes that `keep` has to go through, with those of other files."""
-        return sum(path.stat().st_size for path in (*self._files(name), *more) if path.exists())
+        found = 0
+        for path in (*self._files(name), *more):
+            try:
+                found += path.stat().st_size
+            except OSError:  # it is not there, or out of reach
+                pass
+        return found
 
     def recover(self) -> int:
         """Keep what a Ralph that was killed has left behind; returns how many files there were."""
@@ -69,7 +75,13 @@ class Transcripts:
             except TimeoutError:
                 self.left.append(path)
             except OSError:  # what can't be gone through is not kept
-                path.unlink(missing_ok=True)
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:  # the agent has locked the folder: another try when the run goes on
+            self.left.append(path)
 
     def close(self) -> None:
         """Remove the folder of what is not kept yet, unless something is left in it."""
